@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` and `make test`. Each does all of its set-up first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO := $(wildcard proto/headwater/v1/*.proto)
+SEEDS ?= 300
+
+.DEFAULT_GOAL := help
+
+help: ## Say what can be made.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	  else echo "Python's venv module is missing: install the package python3-venv"; exit 1; fi; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.installed ## Create .venv and install what the lock file names.
+
+demo: setup ## Start a primary and two standbys, load them, and compare them (DEMO_SECONDS=20 ends by itself).
+	@$(BIN)/headwater demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+test: setup ## Run every test.
+	$(BIN)/python -m pytest
+
+check: setup ## Lint, types, formatting, generated code up to date.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@$(MAKE) --no-print-directory STUBS=$$(mktemp -d) check-stubs
+
+bench: setup ## Measure speed and size; prints JSON.
+	@for what in append lag catchup memory; do $(BIN)/headwater bench $$what --json || exit 1; done
+
+proto: setup ## Generate agent_core/rpc from proto/.
+	@$(MAKE) --no-print-directory STUBS=. generate-stubs
+
+generate-stubs:
+	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iagent_core/rpc=proto/headwater/v1 \
+	  --python_out=$(STUBS) --grpc_python_out=$(STUBS) --mypy_out=$(STUBS) --mypy_grpc_out=$(STUBS) $(PROTO)
+
+check-stubs: generate-stubs
+	@for stub in $(STUBS)/agent_core/rpc/*; do cmp "$$stub" "agent_core/rpc/$$(basename $$stub)" || { echo "stale: run make proto"; exit 1; }; done
+
+lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds.
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-header --all-build-deps --all-extras --output-file requirements.lock pyproject.toml
+
+clean: ## Remove what set-up and tests made.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test check bench proto generate-stubs check-stubs lock clean

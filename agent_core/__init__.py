@@ -1,0 +1,1 @@
+"""The domain and what every part shares. Imports no other package of the project."""

@@ -1,0 +1,1 @@
+"""The daemon's composition, its command line, its metrics, and the demonstration."""

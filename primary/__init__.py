@@ -1,0 +1,1 @@
+"""Writing, capturing, logging, streaming, acknowledging: what a node does for the groups that it leads."""
