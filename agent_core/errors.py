@@ -9,6 +9,7 @@
     ├── WriteFailed             the shard refused the transaction; nothing was written
     ├── OutcomeUnknown          written here, not known to be safe; the same idempotency key may be retried
     ├── PositionNotReached      min_position was not applied within the wait
+    ├── PositionCompacted       the log no longer holds the records after the asked position
     ├── QueryRefused            SQL that is not a plain read
     ├── QueryLimit              SQL that ran out of its time, memory or size
     ├── Fenced                  a higher epoch was promised; the sender was deposed
@@ -105,6 +106,14 @@ class PositionNotReached(HeadwaterError):
     retry = True
     status = grpc.StatusCode.DEADLINE_EXCEEDED
     http_status = 503
+
+
+class PositionCompacted(HeadwaterError):
+    """The log has dropped records that a reader still asks for; the reader needs a resync."""
+
+    code = "position_compacted"
+    status = grpc.StatusCode.OUT_OF_RANGE
+    http_status = 410
 
 
 class QueryRefused(HeadwaterError):

@@ -44,11 +44,6 @@ class AdministrationStub:
                 request_serializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestRequest.SerializeToString,
                 response_deserializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestResponse.FromString,
                 _registered_method=True)
-        self.Vacuum = channel.unary_unary(
-                '/headwater.v1.Administration/Vacuum',
-                request_serializer=agent__core_dot_rpc_dot_administration__pb2.VacuumRequest.SerializeToString,
-                response_deserializer=agent__core_dot_rpc_dot_administration__pb2.VacuumResponse.FromString,
-                _registered_method=True)
 
 
 class AdministrationServicer:
@@ -67,13 +62,6 @@ class AdministrationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Vacuum(self, request, context):
-        """Runs on the primary's writer and reaches standbys as pages.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_AdministrationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -86,11 +74,6 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.ShardDigest,
                     request_deserializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestRequest.FromString,
                     response_serializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestResponse.SerializeToString,
-            ),
-            'Vacuum': grpc.unary_unary_rpc_method_handler(
-                    servicer.Vacuum,
-                    request_deserializer=agent__core_dot_rpc_dot_administration__pb2.VacuumRequest.FromString,
-                    response_serializer=agent__core_dot_rpc_dot_administration__pb2.VacuumResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -147,33 +130,6 @@ class Administration:
             '/headwater.v1.Administration/ShardDigest',
             agent__core_dot_rpc_dot_administration__pb2.ShardDigestRequest.SerializeToString,
             agent__core_dot_rpc_dot_administration__pb2.ShardDigestResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Vacuum(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/headwater.v1.Administration/Vacuum',
-            agent__core_dot_rpc_dot_administration__pb2.VacuumRequest.SerializeToString,
-            agent__core_dot_rpc_dot_administration__pb2.VacuumResponse.FromString,
             options,
             channel_credentials,
             insecure,

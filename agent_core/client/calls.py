@@ -1,0 +1,69 @@
+"""Single calls to whichever node serves them, repeated until a deadline. Only for calls that may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar, cast
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from agent_core.client.attempts import new_backoff
+from agent_core.client.endpoints import Endpoints
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable
+from agent_core.rpc.session_pb2_grpc import SessionsStub
+from agent_core.rpc_errors import from_rpc_error
+
+Response = TypeVar("Response", bound=Message)
+
+
+async def call_sessions(
+    endpoints: Endpoints,
+    method: str,
+    request: Message,
+    response_type: type[Response],
+    *,
+    timeout_seconds: float,
+    unanswered: type[HeadwaterError] = Unavailable,
+) -> Response:
+    """Call a unary method of the Sessions service.
+
+    Args:
+        endpoints: Where to call; turns to another node when the present one does not serve.
+        method: The method's name.
+        request: Its request.
+        response_type: What it answers with.
+        timeout_seconds: For all attempts together.
+        unanswered: What a request that was sent and not answered becomes.
+
+    Raises:
+        HeadwaterError: The node's own error, or the last one when the time ran out.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
+    backoff = new_backoff()
+    # An attempt that was lost on the way stays lost: a later refusal does not show that nothing was written.
+    lost: HeadwaterError | None = None
+    while True:
+        address = endpoints.current
+        error: HeadwaterError
+        try:
+            channel = await endpoints.connected(deadline - loop.time())
+            invoke: Any = getattr(SessionsStub(channel), method)
+            return cast("Response", await invoke(request, timeout=max(deadline - loop.time(), 0.001)))
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc_error(failure, unanswered=unanswered)
+        except Unavailable as refused:
+            error = refused
+        if isinstance(error, OutcomeUnknown):
+            lost = error
+        if not error.retry:
+            raise error
+        pause = backoff.next_delay()
+        if loop.time() + pause >= deadline:
+            raise lost or error
+        if isinstance(error, NotPrimary):
+            endpoints.redirected(address, error)
+        elif isinstance(error, (Unavailable, OutcomeUnknown)):
+            endpoints.failed(address)
+        await asyncio.sleep(pause)

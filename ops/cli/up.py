@@ -1,0 +1,180 @@
+"""`headwater up`: a local cluster of real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from agent_core.cluster import MAX_VOTERS, NodeAddress
+from agent_core.quorum import Acknowledgement
+from agent_core.routing import MAX_SHARD_COUNT
+from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan
+from ops.config_problems import InvalidConfiguration
+from ops.local_cluster import NODE_COMMAND, LocalCluster, LocalClusterError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+FOLLOW_SECONDS = 0.2
+
+
+@click.command(epilog="Exit codes: 0 stopped by you, 1 a node failed, 2 the cluster cannot be made like this.")
+@click.option(
+    "--data", "directory", required=True, type=click.Path(path_type=Path, file_okay=False), help="Its folder."
+)
+@click.option("--nodes", "voters", type=click.IntRange(1, MAX_VOTERS), help="Voting nodes. [default: 3]")
+@click.option("--readers", type=click.IntRange(0, 32), help="Further nodes that only follow. [default: 0]")
+@click.option(
+    "--base-port",
+    type=click.IntRange(1, 65_000),
+    help="gRPC port of node-1, the others follow; HTTP is 100 above. [default: 7101]",
+)
+@click.option("--shards", type=click.IntRange(1, MAX_SHARD_COUNT), help="Shard files. [default: 16]")
+@click.option("--groups", type=click.IntRange(1, MAX_SHARD_COUNT), help="Shard groups. [default: 1]")
+@click.option(
+    "--ack",
+    type=click.Choice([mode.value for mode in Acknowledgement]),
+    help="When writes are safe. [default: quorum]",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show the nodes' logs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object when the cluster is ready.")
+@click.pass_context
+def up(
+    context: click.Context,
+    *,
+    directory: Path,
+    voters: int | None,
+    readers: int | None,
+    base_port: int | None,
+    shards: int | None,
+    groups: int | None,
+    ack: str | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Start a cluster on this machine, each node a process of its own, and stop it with Ctrl-C.
+
+    Each node has a folder with its configuration, log and data, as it could be copied to a machine of its own.
+    A cluster that is in the folder already goes on with the settings it was made with.
+
+    \b
+    Example:
+      headwater up --nodes 3 --data /tmp/cluster
+    """  # noqa: D301 - click wants the character itself
+    cluster_settings = {"shard_count": shards, "shard_group_count": groups, "acknowledgement": ack}
+    given = {key: value for key, value in cluster_settings.items() if value is not None}
+    plan = ClusterPlan(voters=voters, readers=readers, base_port=base_port, settings={"cluster": given})
+    try:
+        cluster = LocalCluster(directory, plan, command=NODE_COMMAND)
+    except (InvalidConfiguration, OSError) as error:
+        click.echo(f"headwater: {error}", err=True)
+        context.exit(EXIT_USAGE)
+    context.exit(asyncio.run(run_until_stopped(cluster, verbose=verbose, as_json=as_json)))
+
+
+async def run_until_stopped(cluster: LocalCluster, *, verbose: bool, as_json: bool) -> int:
+    """Run the cluster until SIGINT or SIGTERM, or until a node fails; returns the exit code."""
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    following = asyncio.create_task(_show_logs(cluster.log_paths)) if verbose else None
+    try:
+        click.echo(f"Starting {len(cluster.addresses)} nodes in {cluster.directory} …", err=True)
+        if not await _before(stop, cluster.start()):
+            return 0
+        click.echo(orjson.dumps(describe(cluster)).decode() if as_json else overview(cluster))
+        failed = asyncio.create_task(cluster.unexpected_exit())
+        if await _before(stop, asyncio.shield(failed)):
+            click.echo(f"headwater: {failed.result()}", err=True)
+            return EXIT_FAILED
+        failed.cancel()
+        click.echo("Stopping …", err=True)
+    except (LocalClusterError, OSError) as error:
+        click.echo(f"headwater: the cluster did not start: {error}", err=True)
+        return EXIT_FAILED
+    finally:
+        await cluster.stop()
+        if following is not None:
+            following.cancel()
+    return 0
+
+
+def describe(cluster: LocalCluster) -> dict[str, Any]:
+    """The running cluster, for a machine to read."""
+    return {
+        "cluster_id": next(iter(cluster.configurations.values())).cluster.id,
+        "nodes": [
+            {
+                "node_id": node.node_id,
+                "role": _role(cluster, node),
+                "grpc": node.grpc_address,
+                "http": f"http://{node.http_address}",
+                "metrics": f"http://{node.http_address}/metrics",
+                "configuration": str(cluster.directory / node.node_id / CONFIGURATION_FILE),
+                "log": str(cluster.log_paths[node.node_id]),
+                "pid": cluster.pid(node.node_id),
+            }
+            for node in cluster.addresses
+        ],
+    }
+
+
+def overview(cluster: LocalCluster) -> str:
+    """The running cluster, for a person to read."""
+    settings = next(iter(cluster.configurations.values())).cluster
+    columns = ("node_id", "role", "grpc", "http", "metrics")
+    rows = [
+        ("node", "role", "gRPC", "HTTP", "metrics"),
+        *(tuple(node[column] for column in columns) for node in describe(cluster)["nodes"]),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    groups = "1 group" if settings.shard_group_count == 1 else f"{settings.shard_group_count} groups"
+    return (
+        f"Cluster {settings.id} is ready: {settings.shard_count} shards in {groups}, "
+        f"acknowledgement {settings.acknowledgement.value}.\n\n{table}\n\n"
+        f"Configuration, log and data of each node are in {cluster.directory}/<node>. Ctrl-C stops them all."
+    )
+
+
+def _role(cluster: LocalCluster, node: NodeAddress) -> str:
+    placement = cluster.configurations[node.node_id].cluster_map.placement
+    if node.node_id in placement.values():
+        return "primary"
+    return "standby" if node.voter else "reader"
+
+
+async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> bool:
+    """Whether `work` was done before `stop` was set; otherwise it is cancelled. Raises what it raised."""
+    working, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    done = working.done()
+    for task in (working, stopping):
+        task.cancel()
+    await asyncio.wait([working, stopping])
+    if done:
+        await working
+    return done
+
+
+async def _show_logs(paths: Mapping[str, Path]) -> None:
+    """Print what comes new in each log, each line behind its node's name."""
+    offsets = {node_id: path.stat().st_size if path.exists() else 0 for node_id, path in paths.items()}
+    while True:
+        for node_id, path in paths.items():
+            if not path.exists():
+                continue
+            with path.open("rb") as log:
+                log.seek(offsets[node_id])
+                for line in log:
+                    if not line.endswith(b"\n"):
+                        break  # Its end is still being written.
+                    offsets[node_id] += len(line)
+                    click.echo(f"{node_id}  {line.decode(errors='replace').rstrip()}", err=True)
+        await asyncio.sleep(FOLLOW_SECONDS)

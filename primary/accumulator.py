@@ -1,0 +1,76 @@
+"""Which queued mutations go into the next batch.
+
+Pure: mutations go in, a batch comes out when the writer is free. Everything that waits goes along, up to the
+bounds; a session's mutations keep their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from primary.group_database import Transaction
+from primary.mutation import Append, Mutation
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of one batch and of the queue before it, in mutations and bytes."""
+
+    batch_mutations: int = 4096
+    batch_bytes: int = 16 << 20
+    queue_mutations: int = 8192
+    queue_bytes: int = 64 << 20
+
+
+@dataclass(slots=True)
+class Accumulator:
+    """The mutations that wait for the writer.
+
+    Attributes:
+        limits: A mutation larger than a batch may be still goes, alone.
+    """
+
+    limits: BatchLimits = field(default_factory=BatchLimits)
+    size_bytes: int = 0
+    _waiting: deque[Mutation] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        """How many mutations wait."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Callers must wait before they queue more."""
+        return len(self._waiting) >= self.limits.queue_mutations or self.size_bytes >= self.limits.queue_bytes
+
+    def add(self, mutation: Mutation) -> None:
+        """Queue a mutation."""
+        self._waiting.append(mutation)
+        self.size_bytes += mutation.size_bytes
+
+    def close_batch(self) -> list[Transaction]:
+        """Take the next batch, one transaction per shard, and give its entries their numbers."""
+        by_shard: dict[int, list[Mutation]] = {}
+        size = count = 0
+        while self._waiting and count < self.limits.batch_mutations:
+            mutation = self._waiting[0]
+            if count and size + mutation.size_bytes > self.limits.batch_bytes:
+                break
+            self._waiting.popleft()
+            size += mutation.size_bytes
+            count += 1
+            if isinstance(mutation, Append):
+                mutation.actor.number(mutation)
+            by_shard.setdefault(mutation.actor.shard, []).append(mutation)
+        self.size_bytes -= size
+        return [Transaction(shard, mutations) for shard, mutations in by_shard.items()]
+
+    def take_expired(self, now: float) -> list[Mutation]:
+        """Take what waited too long; nothing of it was written."""
+        taken = []
+        while self._waiting and self._waiting[0].expires_at <= now:
+            mutation = self._waiting.popleft()
+            self.size_bytes -= mutation.size_bytes
+            taken.append(mutation)
+        return taken

@@ -1,0 +1,347 @@
+"""The shards of one group as their one writing thread sees them.
+
+Everything here runs on that thread: one SQLite transaction per shard that a batch touches, the capture of its
+frames, the records, one write to the replication log, one fsync. Checkpoints run here too, so that a commit
+and a checkpoint of one shard never overlap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent_core.database.build import Connection, DatabaseError, open_for_writing
+from agent_core.database.schema import (
+    FOLD_AFTER,
+    SCHEMA_VERSION,
+    fold_tail,
+    migrate,
+    read_position,
+    schema_version,
+    set_position,
+    shard_path,
+)
+from agent_core.log.log import ReplicationLog
+from agent_core.log.record import Record, RecordCodec, RecordKind
+from agent_core.position import START, Position
+from agent_core.routing import ShardLayout
+from primary.capture import CapturedTransaction, WalCapture
+from primary.mutation import Append, Creation, Mutation
+
+INSERT_ENTRY = "INSERT INTO entries (session, seq, kind, created_at, idempotency_key, payload) VALUES "
+VALUES_PER_ENTRY = 6
+INSERT_ENTRIES = tuple(
+    (rows, INSERT_ENTRY + ",".join(["(?,?,?,?,?,?)"] * rows))
+    for rows in (64, 32, 16, 8, 4, 2, 1)
+)
+"""A statement inserts one of these numbers of rows: few statements to keep compiled, few trips into SQLite."""
+INSERT_SESSION = (
+    "INSERT INTO sessions (session_id, workspace, title, status, provider, model, parent_session_id, created_at,"
+    " metadata, folded_updated_at) VALUES (?,?,?,?,?,?,?,?,?,?) RETURNING id"
+)
+
+
+@dataclass(slots=True)
+class Transaction:
+    """The mutations of one shard that commit together, and what became of them."""
+
+    shard: int
+    mutations: Sequence[Mutation]
+    position: Position = START
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """What one batch came to.
+
+    Attributes:
+        transactions: One per shard touched; those with an error left no trace.
+        log_error: The log could not take the block; it is kept and must be logged before anything else.
+        durable_lsn: The log's, after its fsync.
+        wal_bytes: Written to the shards' WALs by this batch.
+        fsync_seconds: How long the log's fsync took.
+        checkpoint_due: Some shard's WAL is past its limit.
+    """
+
+    transactions: list[Transaction]
+    durable_lsn: int = 0
+    log_error: Exception | None = None
+    wal_bytes: int = 0
+    fsync_seconds: float = 0.0
+    checkpoint_due: bool = False
+
+
+@dataclass(slots=True)
+class ShardState:
+    """One shard's connection and what its writer keeps in mind about it."""
+
+    shard: int
+    path: Path
+    connection: Connection
+    capture: WalCapture
+    position: Position
+    tail_entries: int
+    checkpointed_lsn: int
+    checkpoint_at_bytes: int
+    checkpoints: int = 0
+    checkpoints_blocked: int = 0
+
+    @property
+    def needs_lsn(self) -> int | None:
+        """The lsn past which the log is still needed should the WAL be lost; None when nothing is pending."""
+        return self.checkpointed_lsn if self.position.lsn > self.checkpointed_lsn else None
+
+
+@dataclass(slots=True)
+class GroupDatabase:
+    """A group's shards, open for writing, and the log that their transactions go to."""
+
+    log: ReplicationLog
+    group: int
+    epoch: int
+    checkpoint_bytes: int
+    shards: dict[int, ShardState] = field(default_factory=dict)
+    _codec: RecordCodec = field(default_factory=RecordCodec)
+    _unlogged: bytes = b""
+    _last_lsn: int = 0
+
+    @classmethod
+    def open(
+        cls,
+        data_directory: Path,
+        layout: ShardLayout,
+        *,
+        group: int,
+        epoch: int,
+        log: ReplicationLog,
+        checkpoint_bytes: int,
+    ) -> GroupDatabase:
+        """Open every shard of the group; new ones are made. Nothing is written before `begin_epoch`.
+
+        Raises:
+            DatabaseError: A shard cannot be opened.
+            ShardDamaged: A shard belongs to another place than its name says.
+        """
+        database = cls(log, group, epoch, checkpoint_bytes, _last_lsn=log.last.lsn)
+        try:
+            for shard in layout.shards_of(group):
+                path = shard_path(data_directory, layout.shard_file_name(shard))
+                database.shards[shard] = _open_shard(path, shard, checkpoint_bytes)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def write(self, transactions: list[Transaction], on_logged: Callable[[], None]) -> Written:
+        """Commit a batch, log it, and make it durable.
+
+        A transaction that SQLite refuses is rolled back and carries its error; the others stand. `on_logged`
+        is called between the log's write and its fsync: the stream to the standbys does not wait for that.
+
+        Raises:
+            ShardDamaged: What SQLite committed cannot be read back from the WAL. The group must stop.
+        """
+        now = _now_ms()
+        written = Written(transactions)
+        records = []
+        for transaction in transactions:
+            state = self.shards[transaction.shard]
+            position = Position(self.epoch, self._last_lsn + 1)
+            try:
+                _commit(state, transaction.mutations, position, now)
+            except DatabaseError as error:
+                if state.connection.in_transaction:
+                    state.connection.execute("ROLLBACK")
+                transaction.error = error
+                continue
+            captured = state.capture.capture()
+            assert captured is not None, "every transaction changes its shard's position"
+            records.append(self._record(state, captured, position, now))
+            written.wal_bytes += len(captured.frames)
+            written.checkpoint_due |= state.capture.wal_bytes >= state.checkpoint_at_bytes
+            transaction.position = position
+        self._unlogged += b"".join(records)
+        self._log(written, on_logged)
+        return written
+
+    def log_again(self, on_logged: Callable[[], None]) -> Written:
+        """Try once more to log what the log refused, for example on a full disk."""
+        written = Written([])
+        self._log(written, on_logged)
+        return written
+
+    def checkpoint_largest(self) -> None:
+        """Checkpoint the one shard whose WAL is furthest past its limit, if any is."""
+        due = [state for state in self.shards.values() if state.capture.wal_bytes >= state.checkpoint_at_bytes]
+        if due:
+            self.checkpoint(max(due, key=lambda state: state.capture.wal_bytes - state.checkpoint_at_bytes).shard)
+
+    def checkpoint(self, shard: int) -> bool:
+        """Move a shard's WAL into its file and empty it; False when a reader is in the way.
+
+        The part that the reader does not need is moved all the same. The next try waits until the WAL has
+        grown by as much again, so that a reader that stays does not slow every batch.
+        """
+        state = self.shards[shard]
+        blocked, _, _ = state.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if blocked:
+            state.checkpoints_blocked += 1
+            state.checkpoint_at_bytes = state.capture.wal_bytes + self.checkpoint_bytes
+            return False
+        state.checkpoints += 1
+        state.checkpointed_lsn = state.position.lsn
+        state.checkpoint_at_bytes = self.checkpoint_bytes
+        return True
+
+    def begin_epoch(self, cluster_id: str, unlogged_shards: Collection[int] = ()) -> int:
+        """Log the record that opens this epoch, and what a new primary owes its standbys; its lsn.
+
+        With the opening record everything before it counts as committed. Then come the missing migrations, as
+        transactions like any other, and a reset for each shard that holds what the log does not.
+        """
+        opening = self._append_bare(RecordKind.EPOCH, 0, _now_ms())
+        for shard in sorted(unlogged_shards):
+            self._reset(self.shards[shard])
+        for state in self.shards.values():
+            if schema_version(state.connection) < SCHEMA_VERSION:
+                self._migrate(state, cluster_id)
+        self.log.sync()
+        return opening.lsn
+
+    def close(self) -> None:
+        """Close every shard; SQLite checkpoints what no reader holds."""
+        for state in self.shards.values():
+            state.capture.close()
+            state.connection.close()
+
+    def _append_bare(self, kind: RecordKind, shard: int, now: int) -> Position:
+        position = Position(self.epoch, self._last_lsn + 1)
+        record = Record(kind, self.group, shard, position, 0, now, b"")
+        self.log.append(self._codec.encode(record), verify=False)
+        self._last_lsn = position.lsn
+        return position
+
+    def _reset(self, state: ShardState) -> None:
+        """Tell standbys to resync a shard when they get here.
+
+        The shard's own new position is checkpointed first, so a log with the record means a shard with it.
+        """
+        now = _now_ms()
+        state.position = Position(self.epoch, self._last_lsn + 1)
+        state.connection.execute("BEGIN IMMEDIATE")
+        set_position(state.connection, state.position, now)
+        state.connection.execute("COMMIT")
+        state.capture.capture()
+        self.checkpoint(state.shard)
+        self._append_bare(RecordKind.RESET, state.shard, now)
+
+    def _migrate(self, state: ShardState, cluster_id: str) -> None:
+        now = _now_ms()
+        position = Position(self.epoch, self._last_lsn + 1)
+        state.connection.execute("BEGIN IMMEDIATE")
+        migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
+        set_position(state.connection, position, now)
+        state.connection.execute("COMMIT")
+        captured = state.capture.capture()
+        assert captured is not None, "a migration changes its shard"
+        self.log.append(self._record(state, captured, position, now), verify=False)
+
+    def _record(self, state: ShardState, captured: CapturedTransaction, position: Position, now: int) -> bytes:
+        self._last_lsn = position.lsn
+        state.position = position
+        return self._codec.encode(
+            Record(
+                RecordKind.TRANSACTION,
+                self.group,
+                state.shard,
+                position,
+                captured.page_count,
+                now,
+                captured.frames,
+            )
+        )
+
+    def _log(self, written: Written, on_logged: Callable[[], None]) -> None:
+        try:
+            if self._unlogged:
+                self.log.append(self._unlogged, verify=False)
+                self._unlogged = b""
+                on_logged()
+            started = time.perf_counter()
+            written.durable_lsn = self.log.sync()
+            written.fsync_seconds = time.perf_counter() - started
+        except OSError as error:
+            written.log_error = error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _open_shard(path: Path, shard: int, checkpoint_bytes: int) -> ShardState:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = open_for_writing(path)
+    position = read_position(connection) or START
+    tail = 0
+    if position != START:
+        (tail,) = connection.execute(
+            "SELECT coalesce(max(id), 0) + 1 - (SELECT first_entry FROM entry_tail) FROM entries"
+        ).fetchone()
+    # An empty WAL is where capturing starts best; a reader that holds it back only costs a longer scan.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    capture = WalCapture(path.with_name(path.name + "-wal"))
+    checkpointed = position.lsn if capture.wal_bytes == 0 else 0
+    return ShardState(shard, path, connection, capture, position, tail, checkpointed, checkpoint_bytes)
+
+
+def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position, now: int) -> None:
+    """One transaction: the mutations, the fold when it is due, and the transaction's own position."""
+    execute = state.connection.execute
+    execute("BEGIN IMMEDIATE")
+    values: list[object] = []
+    rows = 0
+    for mutation in mutations:
+        if isinstance(mutation, Append):
+            values += (
+                mutation.actor.row,
+                mutation.seq,
+                mutation.kind,
+                mutation.created_at_ms,
+                mutation.idempotency_key,
+                mutation.payload.decode(),
+            )
+            rows += 1
+        else:
+            assert isinstance(mutation, Creation), "the only two mutations"
+            session = mutation.actor.session
+            cursor = execute(
+                INSERT_SESSION,
+                (
+                    session.session_id,
+                    session.workspace,
+                    session.title,
+                    session.status,
+                    session.provider,
+                    session.model,
+                    session.parent_session_id,
+                    session.created_at_ms,
+                    session.metadata_json.decode(),
+                    session.created_at_ms,
+                ),
+            )
+            (mutation.actor.row,) = cursor.fetchone()
+    start = 0
+    for size, insert in INSERT_ENTRIES:
+        while rows - start >= size:
+            execute(insert, values[start * VALUES_PER_ENTRY : (start + size) * VALUES_PER_ENTRY])
+            start += size
+    tail = state.tail_entries + rows
+    if tail >= FOLD_AFTER:
+        fold_tail(state.connection)
+        tail = 0
+    set_position(state.connection, position, now)
+    execute("COMMIT")
+    state.tail_entries = tail

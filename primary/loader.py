@@ -1,0 +1,81 @@
+"""Reads one session from its shard, to bring up its actor.
+
+On a thread of its own with read-only connections, so that a long transcript delays no batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent_core.database.build import Connection, open_for_reading
+from agent_core.database.schema import shard_path
+from agent_core.routing import ShardLayout
+from agent_core.rpc.session_pb2 import Entry, Session
+from primary.actor import SessionActor
+
+SESSION = (
+    "SELECT id, session_id, workspace, title, status, provider, model, parent_session_id, created_at, metadata"
+    " FROM sessions WHERE session_id = ?"
+)
+FOLDED = (
+    "SELECT e.seq, e.kind, e.payload, e.created_at, e.idempotency_key"
+    " FROM entry_index i JOIN entries e ON e.id = i.entry WHERE i.session = ? ORDER BY i.seq"
+)
+TAIL = (
+    "SELECT seq, kind, payload, created_at, idempotency_key FROM entries"
+    " WHERE id >= (SELECT first_entry FROM entry_tail) AND session = ? ORDER BY id"
+)
+
+
+@dataclass(slots=True)
+class SessionLoader:
+    """Read-only connections to shards, opened on first use; owned by one thread."""
+
+    data_directory: Path
+    layout: ShardLayout
+    _connections: dict[int, Connection] = field(default_factory=dict)
+
+    def load(self, session_id: str) -> SessionActor | None:
+        """The session as its shard has it; None when there is none.
+
+        Raises:
+            DatabaseError: The shard cannot be read.
+        """
+        shard = self.layout.shard_of(session_id)
+        connection = self._connections.get(shard)
+        if connection is None:
+            connection = open_for_reading(shard_path(self.data_directory, self.layout.shard_file_name(shard)))
+            self._connections[shard] = connection
+        connection.execute("BEGIN")
+        try:
+            row = connection.execute(SESSION, (session_id,)).fetchone()
+            if row is None:
+                return None
+            session = Session(
+                session_id=row[1],
+                workspace=row[2],
+                title=row[3],
+                status=row[4],
+                provider=row[5],
+                model=row[6],
+                parent_session_id=row[7],
+                created_at_ms=row[8],
+                updated_at_ms=row[8],
+                metadata_json=row[9].encode(),
+            )
+            rows = connection.execute(FOLDED, row[:1]).fetchall()
+            rows += connection.execute(TAIL, row[:1]).fetchall()
+        finally:
+            connection.execute("COMMIT")
+        entries = (
+            Entry(seq=seq, kind=kind, payload_json=payload.encode(), created_at_ms=created, idempotency_key=key)
+            for seq, kind, payload, created, key in rows
+        )
+        return SessionActor(session, shard, self.layout.group_of(shard), row[0], entries)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()

@@ -1,0 +1,109 @@
+"""What callers ask the group writer to do, and how they hear of the outcome.
+
+A mutation lives from the moment it is queued until the entry that it made is visible. It is made and answered
+on the event loop; the writer thread reads it and fills in what only SQLite knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from agent_core.errors import HeadwaterError
+from agent_core.position import START, Position
+from agent_core.quorum import Acknowledgement
+
+if TYPE_CHECKING:
+    from primary.actor import SessionActor
+
+
+class OutcomeSink(Protocol):
+    """Where outcomes go: an append stream's answers, or one waiting call."""
+
+    def appended(self, request_id: int, group: int, seq: int, position: Position, *, duplicate: bool) -> None:
+        """The entry is safe under the acknowledgement mode that was asked for."""
+
+    def failed(self, request_id: int, error: HeadwaterError) -> None:
+        """The entry was not acknowledged."""
+
+
+class Mutation:
+    """One change of one session.
+
+    Attributes:
+        actor: The session's actor.
+        acknowledgement: What must hold before the caller is told that its write is safe.
+        size_bytes: What it counts for in queues and batches.
+        seq: The entry's number; 0 until the batch that writes it is closed, and for a creation.
+        position: Where the transaction that holds it stands in the group's history; set once it is logged.
+        expires_at: When whoever waits is told that it took too long, on the event loop's clock, in seconds.
+    """
+
+    __slots__ = ("acknowledgement", "actor", "expires_at", "position", "seq", "size_bytes", "waiters")
+
+    def __init__(
+        self,
+        actor: SessionActor,
+        size_bytes: int,
+        acknowledgement: Acknowledgement,
+        sink: OutcomeSink,
+        request_id: int,
+    ) -> None:
+        self.actor = actor
+        self.acknowledgement = acknowledgement
+        self.size_bytes = size_bytes
+        self.seq = 0
+        self.position = START
+        self.expires_at = 0.0
+        self.waiters: list[tuple[OutcomeSink, int]] = [(sink, request_id)]
+
+    def acknowledge(self) -> None:
+        """Tell whoever still waits that the write is safe."""
+        assert self.position != START, "acknowledged before it was written"
+        duplicate = False  # the first to wait made the entry; whoever joined it repeated the key
+        for sink, request_id in self.waiters:
+            sink.appended(request_id, self.actor.group, self.seq, self.position, duplicate=duplicate)
+            duplicate = True
+        self.waiters = []
+
+    def fail(self, error: HeadwaterError) -> None:
+        """Tell whoever still waits that the write was not acknowledged."""
+        for sink, request_id in self.waiters:
+            sink.failed(request_id, error)
+        self.waiters = []
+
+
+class Creation(Mutation):
+    """A new session: the row in `sessions`. Its fields are the actor's session."""
+
+    __slots__ = ()
+
+
+class Append(Mutation):
+    """A new entry.
+
+    Attributes:
+        kind: The entry's kind.
+        payload: A JSON value, checked.
+        created_at_ms: Milliseconds since the epoch.
+        idempotency_key: Empty: the entry may be appended again.
+    """
+
+    __slots__ = ("created_at_ms", "idempotency_key", "kind", "payload")
+
+    def __init__(
+        self,
+        actor: SessionActor,
+        acknowledgement: Acknowledgement,
+        sink: OutcomeSink,
+        request_id: int,
+        *,
+        kind: str,
+        payload: bytes,
+        created_at_ms: int,
+        idempotency_key: str,
+    ) -> None:
+        super().__init__(actor, len(payload) + 128, acknowledgement, sink, request_id)
+        self.kind = kind
+        self.payload = payload
+        self.created_at_ms = created_at_ms
+        self.idempotency_key = idempotency_key

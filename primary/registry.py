@@ -1,0 +1,354 @@
+"""The live sessions of a node: found, brought up, written to, and let go.
+
+An actor is brought up when its session is first asked for, and let go when nobody has asked for a while or
+when all of them together take more memory than they may. What it knew is in its shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from agent_core.cluster import Cluster
+from agent_core.database.build import DatabaseError
+from agent_core.database.thread import DatabaseThread
+from agent_core.errors import HeadwaterError, NotPrimary, SessionNotFound, Unavailable
+from agent_core.position import Position
+from agent_core.quorum import Acknowledgement
+from agent_core.rpc.session_pb2 import Session
+from primary.actor import SessionActor
+from primary.loader import SessionLoader
+from primary.mutation import Append, Creation, Mutation, OutcomeSink
+from primary.writer import GroupWriter
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencySettings:
+    """How long sessions stay in memory.
+
+    Attributes:
+        idle_seconds: An actor that nobody asked for this long is let go.
+        memory_budget_bytes: What all actors together may take; the longest unused go first.
+    """
+
+    idle_seconds: float = 300.0
+    memory_budget_bytes: int = 512 << 20
+
+
+@dataclass(slots=True)
+class RegistryCounters:
+    """What metrics tell of the live sessions; all only grow."""
+
+    loads: int = 0
+    evictions_idle: int = 0
+    evictions_memory: int = 0
+    repeated_appends: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class News:
+    """Wakes one subscriber when its session has a new entry, or is no longer served here."""
+
+    event: asyncio.Event
+    moved: bool = False
+
+
+@dataclass(slots=True)
+class NewEntry:
+    """An append as a caller asks for it, already checked."""
+
+    session_id: str
+    kind: str
+    payload: bytes
+    created_at_ms: int
+    idempotency_key: str
+    acknowledgement: Acknowledgement | None
+
+
+class SessionRegistry:
+    """Finds the actor of a session. Every method runs on the event loop."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        loader: DatabaseThread[SessionLoader],
+        settings: ResidencySettings,
+        acknowledgement: Acknowledgement,
+    ) -> None:
+        self._cluster = cluster
+        self._layout = cluster.layout
+        self._loader = loader
+        self._settings = settings
+        self._acknowledgement = acknowledgement
+        self._loop = asyncio.get_running_loop()
+        self._writers: dict[int, GroupWriter] = {}
+        self._actors: dict[str, SessionActor] = {}
+        # Sessions whose actors are on their way up, and what goes on once they are there.
+        self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
+        self._loads: set[asyncio.Task[None]] = set()
+        self._news: dict[str, set[News]] = {}
+        self.counters = RegistryCounters()
+
+    def lead(self, group: int, writer: GroupWriter) -> None:
+        """This node leads a group, and its epoch is open: serve its sessions."""
+        self._writers[group] = writer
+
+    def step_down(self, group: int) -> None:
+        """This node no longer leads a group: drop its actors, send its subscribers elsewhere."""
+        self._writers.pop(group, None)
+        for session_id in [name for name in self._actors if self._group_of(name) == group]:
+            del self._actors[session_id]
+        for session_id, listeners in self._news.items():
+            if self._group_of(session_id) == group:
+                for news in listeners:
+                    news.moved = True
+                    news.event.set()
+
+    @property
+    def live_sessions(self) -> int:
+        """How many actors are up."""
+        return len(self._actors)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the actors take together, by estimate."""
+        return sum(actor.memory_bytes for actor in self._actors.values())
+
+    def writer(self, session_id: str) -> GroupWriter:
+        """The writer of a session's group.
+
+        Raises:
+            NotPrimary: Another node leads the group; the message names it and its address.
+            Unavailable: This node leads it, but not yet or not any more.
+        """
+        group = self._group_of(session_id)
+        writer = self._writers.get(group)
+        if writer is not None:
+            return writer
+        primary = self._cluster.primary_of(group)
+        raise NotPrimary(f"group {group} is led by {primary.node_id} at {primary.grpc_address}")
+
+    def actor_if_live(self, session_id: str) -> SessionActor | None:
+        """The session's actor, if it is up."""
+        actor = self._actors.get(session_id)
+        if actor is not None:
+            actor.used_at = self._loop.time()
+        return actor
+
+    async def actor(self, session_id: str) -> SessionActor:
+        """The session's actor, brought up if need be.
+
+        Raises:
+            SessionNotFound: There is no such session.
+            NotPrimary: Another node leads its group.
+            Unavailable: Its shard cannot be read.
+        """
+        actor = await self._find(session_id)
+        if actor is None:
+            raise SessionNotFound(f"there is no session {session_id!r}")
+        return actor
+
+    def append(self, new: NewEntry, sink: OutcomeSink, request_id: int) -> None:
+        """Append to a session; the sink hears of the outcome. Appends to one session keep their order."""
+        try:
+            writer = self.writer(new.session_id)
+        except HeadwaterError as error:
+            sink.failed(request_id, error)
+            return
+
+        def append_to(found: SessionActor | HeadwaterError | None) -> None:
+            if isinstance(found, SessionActor):
+                self._append_to(found, writer, new, sink, request_id)
+            else:
+                sink.failed(request_id, found or SessionNotFound(f"there is no session {new.session_id!r}"))
+
+        actor = self.actor_if_live(new.session_id)
+        if actor is not None:
+            self._append_to(actor, writer, new, sink, request_id)
+        else:
+            self._when_up(new.session_id, append_to)
+
+    async def create(
+        self, session: Session, acknowledgement: Acknowledgement | None
+    ) -> tuple[Session, Position, bool]:
+        """Create a session unless there is one of this id: the session, its position, whether it is new.
+
+        Raises:
+            HeadwaterError: As a write may fail.
+        """
+        session_id = session.session_id
+        writer = self.writer(session_id)
+        existing = await self._find(session_id)
+        while existing is None and session_id in self._waiting:  # another caller creates it just now
+            existing = await self._find(session_id)
+        if existing is not None:
+            return existing.session, writer.visible_position, False
+        session.created_at_ms = session.created_at_ms or time.time_ns() // 1_000_000
+        session.updated_at_ms = session.created_at_ms
+        session.status = session.status or "idle"
+        actor = SessionActor(session, self._layout.shard_of(session_id), self._group_of(session_id))
+        self._waiting[session_id] = []
+        outcome: asyncio.Future[Position] = self._loop.create_future()
+        size_bytes = session.ByteSize() + 128
+        writer.submit(
+            Creation(actor, size_bytes, acknowledgement or self._acknowledgement, _FutureSink(outcome), 0)
+        )
+        try:
+            return session, await outcome, True
+        finally:
+            # Failed or unknown: whoever asks next finds in the shard what became of it.
+            self._answer(session_id, self._actors.get(session_id))
+
+    def released(self, mutation: Mutation) -> None:
+        """A mutation is safe: let it be seen. The group writer calls this."""
+        actor = mutation.actor
+        session_id = actor.session.session_id
+        if isinstance(mutation, Append):
+            actor.settle(mutation)
+            for news in self._news.get(session_id, ()):
+                news.event.set()
+            return
+        if session_id in self._waiting:  # else the creator was told that the outcome is unknown
+            self._come_up(session_id, actor)
+
+    @contextmanager
+    def listen(self, session_id: str) -> Iterator[News]:
+        """Hear of a session's new entries, whether its actor stays up or not."""
+        news = News(asyncio.Event())
+        self._news.setdefault(session_id, set()).add(news)
+        try:
+            yield news
+        finally:
+            listeners = self._news[session_id]
+            listeners.discard(news)
+            if not listeners:
+                del self._news[session_id]
+
+    async def sweep(self) -> None:
+        """Let go of what is idle or over the budget, for as long as the node runs."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.evict(self._loop.time())
+
+    def evict(self, now: float) -> None:
+        """Let go of actors that nobody used lately, and of the longest unused while they take too much."""
+        total = 0
+        for session_id, actor in list(self._actors.items()):
+            if actor.used_at <= now - self._settings.idle_seconds and not actor.outstanding:
+                del self._actors[session_id]
+                self.counters.evictions_idle += 1
+            else:
+                total += actor.memory_bytes
+        if total <= self._settings.memory_budget_bytes:
+            return
+        for session_id, actor in sorted(self._actors.items(), key=lambda item: item[1].used_at):
+            if total <= self._settings.memory_budget_bytes:
+                return
+            if not actor.outstanding:
+                del self._actors[session_id]
+                total -= actor.memory_bytes
+                self.counters.evictions_memory += 1
+
+    def _group_of(self, session_id: str) -> int:
+        return self._layout.group_of(self._layout.shard_of(session_id))
+
+    def _append_to(
+        self, actor: SessionActor, writer: GroupWriter, new: NewEntry, sink: OutcomeSink, request_id: int
+    ) -> None:
+        if new.idempotency_key:
+            earlier = actor.repeated(new.idempotency_key)
+            if earlier is not None:
+                self.counters.repeated_appends += 1
+                if earlier.on_its_way is not None:
+                    earlier.on_its_way.waiters.append((sink, request_id))
+                else:
+                    sink.appended(request_id, actor.group, earlier.seq, writer.visible_position, duplicate=True)
+                return
+        append = Append(
+            actor,
+            new.acknowledgement or self._acknowledgement,
+            sink,
+            request_id,
+            kind=new.kind,
+            payload=new.payload,
+            created_at_ms=new.created_at_ms or time.time_ns() // 1_000_000,
+            idempotency_key=new.idempotency_key,
+        )
+        actor.queued(append)
+        writer.submit(append)
+
+    async def _find(self, session_id: str) -> SessionActor | None:
+        self.writer(session_id)
+        actor = self.actor_if_live(session_id)
+        if actor is not None:
+            return actor
+        future: asyncio.Future[SessionActor | None] = self._loop.create_future()
+
+        def found(outcome: SessionActor | HeadwaterError | None) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, HeadwaterError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self._when_up(session_id, found)
+        return await future
+
+    def _when_up(self, session_id: str, then: Callable[[SessionActor | HeadwaterError | None], None]) -> None:
+        """Bring up an actor and go on; whoever asks meanwhile waits for the same, in order."""
+        waiting = self._waiting.get(session_id)
+        if waiting is not None:
+            waiting.append(then)
+            return
+        self._waiting[session_id] = [then]
+        task = self._loop.create_task(self._load(session_id), name=f"load {session_id}")
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+
+    async def _load(self, session_id: str) -> None:
+        try:
+            actor = await self._loader.run(self._loader.owned.load, session_id)
+        except (DatabaseError, ValueError) as error:
+            self._answer(session_id, Unavailable(f"session {session_id!r} cannot be read: {error}"))
+            return
+        if actor is None or self._group_of(session_id) not in self._writers:
+            self._answer(session_id, None)
+            return
+        self.counters.loads += 1
+        self._come_up(session_id, actor)
+
+    def _come_up(self, session_id: str, actor: SessionActor) -> None:
+        actor.used_at = self._loop.time()
+        self._actors[session_id] = actor
+        self._answer(session_id, actor)
+
+    def _answer(self, session_id: str, outcome: SessionActor | HeadwaterError | None) -> None:
+        for then in self._waiting.pop(session_id, ()):
+            then(outcome)
+
+
+class _FutureSink:
+    """One waiting call."""
+
+    def __init__(self, outcome: asyncio.Future[Position]) -> None:
+        self._outcome = outcome
+
+    def appended(self, request_id: int, group: int, seq: int, position: Position, *, duplicate: bool) -> None:
+        """It is safe."""
+        if not self._outcome.done():
+            self._outcome.set_result(position)
+
+    def failed(self, request_id: int, error: HeadwaterError) -> None:
+        """It was not acknowledged."""
+        if not self._outcome.done():
+            self._outcome.set_exception(error)

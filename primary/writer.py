@@ -1,0 +1,311 @@
+"""The group writer: from queued mutations to acknowledged ones.
+
+One batch is in the hands of the writing thread at a time; the next one gathers meanwhile and starts while the
+last one waits for its quorum, up to a bound in bytes and transactions. What is written waits here, in order,
+until the acknowledgement rules release it: then memory, subscribers and callers hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from agent_core.database.thread import DatabaseThread
+from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
+from agent_core.position import Position
+from agent_core.quorum import Acknowledgement, CommitTracker
+from primary.accumulator import Accumulator, BatchLimits
+from primary.group_database import GroupDatabase, Transaction, Written
+from primary.mutation import Append, Mutation
+
+log = structlog.get_logger(__name__)
+
+LOG_RETRY_SECONDS = 0.5
+EXPIRY_TICK_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """What an operator may choose.
+
+    Attributes:
+        acknowledgement: The cluster's mode. It also decides when entries become visible: with `local` once the
+            primary's log has them, else once a quorum has.
+        acknowledgement_timeout_seconds: When a caller is told that the outcome is unknown.
+        uncommitted_transactions: How far writing may run ahead of what is visible, in transactions …
+        uncommitted_bytes: … and in bytes of queued entries.
+        limits: Bounds of a batch and of the queue.
+    """
+
+    acknowledgement: Acknowledgement = Acknowledgement.QUORUM
+    acknowledgement_timeout_seconds: float = 5.0
+    uncommitted_transactions: int = 16384
+    uncommitted_bytes: int = 64 << 20
+    limits: BatchLimits = field(default_factory=BatchLimits)
+
+
+@dataclass(slots=True)
+class WriterCounters:
+    """What metrics tell of the writer; all only grow."""
+
+    mutations: int = 0
+    transactions: int = 0
+    batches: int = 0
+    failed_mutations: int = 0
+    unknown_mutations: int = 0
+    wal_bytes: int = 0
+    fsyncs: int = 0
+    fsync_seconds: float = 0.0
+
+
+class GroupWriter:
+    """Writes one group's mutations. Every method runs on the event loop.
+
+    Attributes:
+        failure: Why the writer has stopped for good; None while it works.
+        trouble: Why the last transaction or log write failed; None once one has worked again.
+        on_logged: Called, on the loop, when the log has grown and may be streamed.
+        on_released: Called for each mutation that becomes visible, before its callers hear of it.
+        on_committed: Called with the committed lsn when it rises.
+    """
+
+    def __init__(
+        self,
+        thread: DatabaseThread[GroupDatabase],
+        tracker: CommitTracker,
+        settings: WriterSettings,
+        *,
+        on_logged: Callable[[], None],
+        on_released: Callable[[Mutation], None],
+        on_committed: Callable[[int], None],
+    ) -> None:
+        self._thread = thread
+        self._tracker = tracker
+        self._settings = settings
+        self._on_released = on_released
+        self._on_committed = on_committed
+        self._loop = asyncio.get_running_loop()
+        self._logged = lambda: self._loop.call_soon_threadsafe(on_logged)
+        local = settings.acknowledgement is Acknowledgement.LOCAL
+        self._visible_mode = Acknowledgement.LOCAL if local else Acknowledgement.QUORUM
+        self._accumulator = Accumulator(settings.limits)
+        self._unreleased: deque[Transaction] = deque()
+        self._unreleased_bytes = 0
+        self._awaiting: dict[Acknowledgement, deque[Mutation]] = {
+            mode: deque() for mode in Acknowledgement if mode is not self._visible_mode
+        }
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._stopping = False
+        self._drained = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.counters = WriterCounters()
+        self.failure: str | None = None
+        self.trouble: str | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._tasks = [
+            asyncio.create_task(self._write_batches(), name="group writer"),
+            asyncio.create_task(self._expire(), name="group writer expiry"),
+        ]
+
+    @property
+    def queued(self) -> int:
+        """Mutations that wait for a batch."""
+        return len(self._accumulator)
+
+    @property
+    def unreleased(self) -> int:
+        """Transactions that are written and not visible yet."""
+        return len(self._unreleased)
+
+    @property
+    def full(self) -> bool:
+        """Whether callers must wait for `room` before they submit."""
+        return self._accumulator.full
+
+    @property
+    def visible_position(self) -> Position:
+        """Where the group's history stands that readers may see: what a caller passes to read its own writes."""
+        return Position(self.database.epoch, self._tracker.safe_lsn(self._visible_mode))
+
+    @property
+    def database(self) -> GroupDatabase:
+        """The shards; for the loop to look at, never to use."""
+        return self._thread.owned
+
+    async def room(self) -> None:
+        """Wait until the queue has room again, or the writer has stopped."""
+        await self._room.wait()
+
+    def submit(self, mutation: Mutation) -> None:
+        """Queue a mutation; its waiters hear of the outcome."""
+        if self.failure is not None or self._stopping:
+            self._withdraw(mutation, Unavailable(self.failure or "the primary is stopping; nothing was written"))
+            return
+        mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
+        self._accumulator.add(mutation)
+        if self._accumulator.full:
+            self._room.clear()
+        self._wake.set()
+
+    def durable(self, node: str, lsn: int) -> None:
+        """A node holds the log durably up to `lsn`: release what that makes safe."""
+        if self._tracker.durable(node, lsn):
+            self._on_committed(self._tracker.committed_lsn)
+        visible_lsn = self._tracker.safe_lsn(self._visible_mode)
+        released = bool(self._unreleased) and self._unreleased[0].position.lsn <= visible_lsn
+        while self._unreleased and self._unreleased[0].position.lsn <= visible_lsn:
+            for mutation in self._unreleased.popleft().mutations:
+                self._unreleased_bytes -= mutation.size_bytes
+                self._on_released(mutation)
+                if mutation.acknowledgement is self._visible_mode:
+                    mutation.acknowledge()
+        for mode, awaiting in self._awaiting.items():
+            safe_lsn = self._tracker.safe_lsn(mode) if awaiting else 0
+            while awaiting and awaiting[0].position.lsn <= safe_lsn:
+                awaiting.popleft().acknowledge()
+        if released:
+            self._wake.set()
+            if not self._unreleased and not self.queued:
+                self._drained.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more; wait for what is queued and written to be released; the rest ends as unknown."""
+        self._stopping = True
+        self._drained.clear()
+        if (self._unreleased or self.queued) and self.failure is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_waiting("the primary stopped before the write was acknowledged")
+
+    async def checkpoint(self, shard: int) -> None:
+        """Checkpoint a shard between two batches."""
+        await self._thread.run(self.database.checkpoint, shard)
+
+    @property
+    def _ahead(self) -> bool:
+        return (
+            len(self._unreleased) >= self._settings.uncommitted_transactions
+            or self._unreleased_bytes >= self._settings.uncommitted_bytes
+        )
+
+    async def _write_batches(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self.queued and not self._ahead:
+                    await self._write_batch()
+        except Exception as error:
+            self.failure = f"the group writer failed: {type(error).__name__}: {error}"
+            log.exception("group writer failed", group=self.database.group)
+            self._fail_waiting(self.failure)
+
+    async def _write_batch(self) -> None:
+        transactions = self._accumulator.close_batch()
+        self._make_room()
+        try:
+            written = await self._thread.run(self.database.write, transactions, self._logged)
+        except BaseException:
+            # Part of it may be in the shards; what is there will be logged at the next start.
+            for transaction in transactions:
+                for mutation in transaction.mutations:
+                    mutation.fail(OutcomeUnknown("the primary failed while it wrote this; retry with the same key"))
+            raise
+        self._take_note(written)
+        while written.log_error is not None:
+            self.trouble = f"the replication log cannot be written: {written.log_error}"
+            log.error("replication log refused a block", group=self.database.group, reason=str(written.log_error))
+            await asyncio.sleep(LOG_RETRY_SECONDS)
+            written = await self._thread.run(self.database.log_again, self._logged)
+        self.durable(self._tracker.primary, written.durable_lsn)
+        if written.checkpoint_due:
+            await self._thread.run(self.database.checkpoint_largest)
+
+    def _take_note(self, written: Written) -> None:
+        counters = self.counters
+        counters.batches += 1
+        counters.wal_bytes += written.wal_bytes
+        counters.fsyncs += 1
+        counters.fsync_seconds += written.fsync_seconds
+        self.trouble = None
+        for transaction in written.transactions:
+            if transaction.error is not None:
+                self._refused(transaction)
+                continue
+            counters.transactions += 1
+            counters.mutations += len(transaction.mutations)
+            self._unreleased.append(transaction)
+            for mutation in transaction.mutations:
+                mutation.position = transaction.position
+                self._unreleased_bytes += mutation.size_bytes
+                if mutation.acknowledgement is not self._visible_mode:
+                    self._awaiting[mutation.acknowledgement].append(mutation)
+
+    def _refused(self, transaction: Transaction) -> None:
+        self.trouble = f"shard {transaction.shard} refused a transaction: {transaction.error}"
+        log.error("transaction failed", shard=transaction.shard, reason=str(transaction.error))
+        self.counters.failed_mutations += len(transaction.mutations)
+        for mutation in reversed(transaction.mutations):
+            self._withdraw(
+                mutation,
+                WriteFailed(
+                    f"shard {transaction.shard} refused the transaction, nothing was written: {transaction.error}"
+                ),
+            )
+
+    def _withdraw(self, mutation: Mutation, error: HeadwaterError) -> None:
+        """The mutation left no trace."""
+        if isinstance(mutation, Append):
+            mutation.actor.withdraw(mutation)
+        mutation.fail(error)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_TICK_SECONDS)
+            now = self._loop.time()
+            for mutation in self._accumulator.take_expired(now):
+                self._withdraw(mutation, Unavailable("the write waited too long for its turn; nothing was written"))
+            self._make_room()
+            unknown = OutcomeUnknown(
+                "not acknowledged by "
+                f"{self._settings.acknowledgement_timeout_seconds:g} s; retry with the same idempotency key"
+            )
+            for transaction in self._unreleased:
+                if transaction.mutations[-1].expires_at > now:
+                    break
+                self._answer_unknown(transaction.mutations, unknown)
+            for awaiting in self._awaiting.values():
+                while awaiting and awaiting[0].expires_at <= now:
+                    self._answer_unknown([awaiting.popleft()], unknown)
+
+    def _answer_unknown(self, mutations: Iterable[Mutation], error: OutcomeUnknown) -> None:
+        for mutation in mutations:
+            self.counters.unknown_mutations += bool(mutation.waiters)
+            mutation.fail(error)
+
+    def _make_room(self) -> None:
+        if not self._accumulator.full:
+            self._room.set()
+
+    def _fail_waiting(self, reason: str) -> None:
+        for mutation in self._accumulator.take_expired(float("inf")):
+            self._withdraw(mutation, Unavailable(f"{reason}; nothing was written"))
+        unknown = OutcomeUnknown(f"{reason}; retry with the same idempotency key")
+        for transaction in self._unreleased:
+            self._answer_unknown(transaction.mutations, unknown)
+        for awaiting in self._awaiting.values():
+            self._answer_unknown(awaiting, unknown)
+        self._room.set()
+        self._drained.set()

@@ -1,0 +1,400 @@
+"""Brings committed transactions into one shard file of a standby, page by page, through SQLite itself.
+
+A connection whose main database is `:memory:` attaches the shard and writes pages into `sqlite_dbpage`. So
+readers of the file keep their snapshots, and a crash leaves the state before a transaction or after it.
+
+Its own view of the shard's tables is stale from the first page that it writes. Therefore this module asks it
+for pages only, and takes even the shard's own position from their images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from itertools import chain, count
+from pathlib import Path
+
+from agent_core.database.build import APPLIED_SCHEMA, PAGE_SIZE, Connection, DatabaseError, open_for_applying
+from agent_core.database.pages import (
+    LOCK_PAGE,
+    MAX_PAGE_COUNT,
+    PageImages,
+    ReplicationRow,
+    database_failure,
+    find_replication_row,
+    images_in_frames,
+)
+from agent_core.database.wal import FRAME_SIZE
+from agent_core.errors import HeadwaterError, ShardDamaged, Unavailable, WriteFailed, WrongCluster
+from agent_core.log.record import Record, RecordKind
+from agent_core.position import START, Position
+
+BLOCKED_CHECKPOINT_WAIT = 4
+"""A blocked checkpoint is tried again after another 1/4 of the size that made it due was written."""
+
+_TRUNCATE = f"INSERT INTO sqlite_dbpage (pgno, data, schema) VALUES (?, NULL, '{APPLIED_SCHEMA}')"  # noqa: S608 - a constant
+_READ = f"SELECT data FROM sqlite_dbpage('{APPLIED_SCHEMA}') WHERE pgno = ?"  # noqa: S608 - as above
+_CHECKPOINT = f"PRAGMA {APPLIED_SCHEMA}.wal_checkpoint(TRUNCATE)"
+
+
+class CheckpointOutcome(Enum):
+    """What came of a call that may checkpoint."""
+
+    NOT_DUE = "not due"
+    """The WAL is not past the size, or a reader blocked the last attempt and little was written since."""
+    COMPLETED = "completed"
+    """Everything applied is in the main file, on disk; the WAL is empty."""
+    BLOCKED = "blocked"
+    """A reader still needs the WAL; what could be moved was moved."""
+
+
+class ShardApplier:
+    """The one writer of a standby's shard file. Every method runs on the database thread that owns it.
+
+    A damaged file does not keep it from existing: `damage` says what is wrong, nothing can be applied then,
+    and replacing the pages (`replica.resync`) repairs it.
+
+    Attributes:
+        path: The shard file.
+        shard: Its number.
+        applied: The position that the file contains; None when it holds no tables, or cannot say.
+        page_count: Pages of the file.
+        damage: Why nothing can be applied before a resync; None: something can.
+        checkpointed_lsn: What survives a power cut without the log: the lsn that the file contained when all
+            of it was last known to be on disk. 0: not known.
+        transactions_applied: Records applied since this was opened.
+        commits: Local transactions that they were merged into.
+        pages_written: Pages written by those.
+        checkpoints_completed: Since this was opened.
+        checkpoints_blocked: Attempts that a reader blocked.
+    """
+
+    def __init__(self, path: Path, *, cluster_id: str, shard: int) -> None:
+        self.path = path
+        self.shard = shard
+        self.applied: Position | None = None
+        self.page_count = 0
+        self.damage: str | None = None
+        self.checkpointed_lsn = 0
+        self.transactions_applied = 0
+        self.commits = 0
+        self.pages_written = 0
+        self.checkpoints_completed = 0
+        self.checkpoints_blocked = 0
+        self._cluster_id = cluster_id
+        self._wal_path = path.with_name(path.name + "-wal")
+        self._connection: Connection | None = None
+        self._replacing = False
+        self._bytes_written = 0
+        self._checkpoint_again_at = 0
+
+    @classmethod
+    def open(cls, path: Path, *, cluster_id: str, shard: int) -> ShardApplier:
+        """Open a shard file, or create it, and learn what it contains.
+
+        Raises:
+            WrongCluster: The file belongs to another cluster, or is another shard; it is left as it was.
+            Unavailable: It cannot be opened now, for a reason that lies outside it.
+            WriteFailed: Its WAL cannot be moved into it, because the disk fails or is full.
+        """
+        applier = cls(path, cluster_id=cluster_id, shard=shard)
+        applier._connect()
+        return applier
+
+    @property
+    def readable(self) -> bool:
+        """Whether SQLite can open the file at all."""
+        return self._connection is not None
+
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the WAL file."""
+        try:
+            return self._wal_path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def apply(self, records: Sequence[Record]) -> int:
+        """Apply committed records as one transaction; those that the file contains already are skipped.
+
+        Args:
+            records: Transactions of this shard, in the order of their lsns.
+
+        Returns:
+            How many records were new.
+
+        Raises:
+            ShardDamaged: A record cannot be what a primary wrote, or the file is damaged; nothing was written.
+            WriteFailed: SQLite refused the transaction; nothing was written.
+            Unavailable: The shard is being resynced.
+        """
+        connection = self._idle_connection()
+        if self.damage is not None:
+            raise ShardDamaged(self.damage)
+        newer = self._newer(records)
+        if not newer:
+            return 0
+        last = newer[-1]
+        pieces = self._pieces(newer, last.page_count)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for piece in pieces:
+                self._write(connection, piece)
+            self._truncate_and_commit(connection, last.page_count)
+        except BaseException as error:
+            self._roll_back(connection)
+            if isinstance(error, DatabaseError):
+                raise self._write_failure(error) from error
+            raise
+        self.applied = last.position
+        self.commits += 1
+        self.transactions_applied += len(newer)
+        return len(newer)
+
+    def checkpoint(self, past_bytes: int = 0) -> CheckpointOutcome:
+        """Move the WAL's content into the main file once the WAL is larger than `past_bytes`. Never waits.
+
+        Raises:
+            WriteFailed: SQLite could not write the main file; nothing is lost.
+            Unavailable: The shard is being resynced.
+        """
+        connection = self._idle_connection()
+        if self.wal_bytes <= past_bytes or (past_bytes and self._bytes_written < self._checkpoint_again_at):
+            return CheckpointOutcome.NOT_DUE
+        try:
+            ((wait_ms,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+            connection.execute("PRAGMA busy_timeout=0")
+            try:
+                ((blocked, _, _),) = connection.execute(_CHECKPOINT).fetchall()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout={wait_ms}")
+        except DatabaseError as error:
+            raise self._write_failure(error) from error
+        if blocked:
+            self.checkpoints_blocked += 1
+            self._checkpoint_again_at = self._bytes_written + past_bytes // BLOCKED_CHECKPOINT_WAIT
+            return CheckpointOutcome.BLOCKED
+        self.checkpoints_completed += 1
+        self._checkpoint_again_at = 0
+        self.checkpointed_lsn = (self.applied or START).lsn
+        return CheckpointOutcome.COMPLETED
+
+    def begin_replacement(self) -> None:
+        """Open the transaction in which a resync writes; one that was left open is rolled back first.
+
+        Until it ends nothing else writes the file; its readers see the state before.
+
+        Raises:
+            ShardDamaged: SQLite cannot work with the file.
+            WriteFailed: SQLite cannot begin now.
+        """
+        self.abandon_replacement()
+        connection = self._usable_connection()
+        try:
+            # The log does not hold what a resync writes, so this commit must be durable by itself.
+            connection.execute(f"PRAGMA {APPLIED_SCHEMA}.synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+        except DatabaseError as error:
+            raise self._write_failure(error) from error
+        self._replacing = True
+
+    def replace_pages(self, numbers: Sequence[int], images: bytes) -> None:
+        """Write pages within the transaction of a resync.
+
+        Args:
+            numbers: Page numbers, checked.
+            images: The pages' images, back to back.
+
+        Raises:
+            WriteFailed: SQLite refused them.
+            ShardDamaged: SQLite found the file damaged.
+        """
+        connection = self._usable_connection()
+        starts = dict(zip(numbers, count(1, PAGE_SIZE), strict=False))
+        try:
+            self._write(connection, PageImages(images, starts))
+        except DatabaseError as error:
+            raise self._write_failure(error) from error
+
+    def finish_replacement(self, page_count: int, position: Position) -> None:
+        """Commit the transaction of a resync if it leads to this shard at `position`.
+
+        Raises:
+            ShardDamaged: The pages hold another shard or position; nothing is committed.
+            WriteFailed: SQLite refused the transaction.
+        """
+        connection = self._usable_connection()
+        try:
+            # Releasing a savepoint makes SQLite read the number of pages from page 1 again. Before that it
+            # does not show the pages by which the file grew.
+            connection.execute("SAVEPOINT grown")
+            connection.execute("RELEASE grown")
+            row = find_replication_row(self._page)
+            expected = ReplicationRow(self._cluster_id, self.shard, position)
+            if row != expected:
+                raise ShardDamaged(f"shard {self.shard}: the source announced {expected}, its pages hold {row}")
+            self._truncate_and_commit(connection, page_count)
+        except DatabaseError as error:
+            raise self._write_failure(error) from error
+        self._end_replacement(connection)
+        self.applied = position
+        self.damage = None
+        self.checkpointed_lsn = position.lsn
+
+    def abandon_replacement(self) -> None:
+        """Roll back what a resync has written; without a resync this does nothing."""
+        if self._replacing and self._connection is not None:
+            self._roll_back(self._connection)
+            self._end_replacement(self._connection)
+
+    def reopen(self) -> None:
+        """Open the file as it stands now, after `close`: someone replaced it.
+
+        Raises:
+            WrongCluster: It belongs to another cluster, or is another shard.
+            Unavailable: It cannot be opened now.
+        """
+        self.applied = None
+        self.page_count = 0
+        self.damage = None
+        self.checkpointed_lsn = 0
+        self._connect()
+
+    def close(self) -> None:
+        """Close the file; an open transaction is rolled back."""
+        if self._connection is not None:
+            self.abandon_replacement()
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> None:
+        try:
+            self._connection = open_for_applying(self.path)
+            ((page_size,),) = self._connection.execute(f"PRAGMA {APPLIED_SCHEMA}.page_size").fetchall()
+            ((self.page_count,),) = self._connection.execute(f"PRAGMA {APPLIED_SCHEMA}.page_count").fetchall()
+        except DatabaseError as error:
+            self.close()
+            failure = database_failure(error, f"shard {self.shard} cannot be opened")
+            if not isinstance(failure, ShardDamaged):
+                raise failure from error
+            self.damage = str(failure)
+            return
+        if page_size != PAGE_SIZE:
+            self.close()
+            self.damage = f"shard {self.shard} has pages of {page_size} bytes; allowed are {PAGE_SIZE}"
+            return
+        row = self._read_row()
+        if row is not None:
+            self._check_owner(row)
+            self.applied = row.position
+        if self.wal_bytes:
+            self.checkpoint()
+        else:
+            self.checkpointed_lsn = (self.applied or START).lsn
+
+    def _check_owner(self, row: ReplicationRow) -> None:
+        if (row.cluster_id, row.shard) != (self._cluster_id, self.shard):
+            self.close()
+            raise WrongCluster(
+                f"{self.path.name} is shard {row.shard} of cluster {row.cluster_id!r}; this node expects "
+                f"shard {self.shard} of cluster {self._cluster_id!r}"
+            )
+
+    def _end_replacement(self, connection: Connection) -> None:
+        self._replacing = False
+        connection.execute(f"PRAGMA {APPLIED_SCHEMA}.synchronous=NORMAL")
+
+    def _read_row(self) -> ReplicationRow | None:
+        try:
+            return find_replication_row(self._page)
+        except ShardDamaged as error:
+            self.damage = f"shard {self.shard}: {error}"
+        except DatabaseError as error:
+            self.damage = f"shard {self.shard} cannot be read: {error}"
+        return None
+
+    def _page(self, number: int) -> bytes:
+        row = self._usable_connection().execute(_READ, (number,)).fetchone()
+        if row is None:
+            raise ShardDamaged(f"there is no page {number}")
+        return bytes(row[0])
+
+    def _usable_connection(self) -> Connection:
+        if self._connection is None:
+            raise ShardDamaged(self.damage or f"shard {self.shard} was closed")
+        return self._connection
+
+    def _idle_connection(self) -> Connection:
+        if self._replacing:
+            raise Unavailable(f"shard {self.shard} is being resynced")
+        return self._usable_connection()
+
+    def _newer(self, records: Sequence[Record]) -> list[Record]:
+        last = self.applied or START
+        newer = []
+        for record in records:
+            if record.kind is not RecordKind.TRANSACTION or record.shard != self.shard:
+                raise ShardDamaged(
+                    f"record {record.position} is a {record.kind.name} of shard {record.shard}; "
+                    f"shard {self.shard} applies its own transactions"
+                )
+            if record.position.lsn > last.lsn:
+                if record.position < last:
+                    raise ShardDamaged(f"record {record.position} follows {last} with a lower epoch")
+                newer.append(record)
+                last = record.position
+        return newer
+
+    def _pieces(self, records: Sequence[Record], page_count: int) -> list[PageImages]:
+        """The records' pages as they are after the last of them, checked.
+
+        Pages past the end are left out: the file shrank, or a cache spilled them before it did.
+        """
+        what = f"shard {self.shard}, records {records[0].position} to {records[-1].position}"
+        for record in records:
+            if not record.frames or len(record.frames) % FRAME_SIZE:
+                raise ShardDamaged(f"{what}: {len(record.frames)} bytes of frames are no multiple of {FRAME_SIZE}")
+        if not 1 <= page_count <= MAX_PAGE_COUNT:
+            raise ShardDamaged(f"{what}: page_count is {page_count}; allowed are 1 to {MAX_PAGE_COUNT}")
+        frames = b"".join([record.frames for record in records])
+        pieces = [images.within(page_count) for images in images_in_frames(frames)]
+        for piece in pieces:
+            if 0 in piece.starts or LOCK_PAGE in piece.starts:
+                raise ShardDamaged(f"{what}: page numbers 0 and {LOCK_PAGE} are never written")
+        if page_count > self.page_count:
+            self._check_growth(pieces, page_count, what)
+        return pieces
+
+    def _check_growth(self, pieces: Sequence[PageImages], page_count: int, what: str) -> None:
+        written = sum(len(piece.starts) for piece in pieces)
+        numbers = set(chain.from_iterable(piece.starts for piece in pieces)) | {LOCK_PAGE}
+        grown = range(self.page_count + 1, page_count + 1)
+        if len(grown) > written + 1 or not numbers.issuperset(grown):
+            raise ShardDamaged(
+                f"{what}: the shard would grow from {self.page_count} to {page_count} pages, "
+                "but not every new page is there"
+            )
+
+    def _write(self, connection: Connection, piece: PageImages) -> None:
+        piece.write(connection)
+        self.pages_written += len(piece.starts)
+        self._bytes_written += len(piece.starts) * FRAME_SIZE
+
+    def _truncate_and_commit(self, connection: Connection, page_count: int) -> None:
+        if page_count < self.page_count:
+            # Any page written after it would undo it.
+            connection.execute(_TRUNCATE, (page_count + 1,))
+        connection.execute("COMMIT")
+        self.page_count = page_count
+
+    def _roll_back(self, connection: Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+    def _write_failure(self, error: Exception) -> HeadwaterError:
+        failure = database_failure(error, f"shard {self.shard} refused a transaction")
+        name = str(getattr(error, "sqlite_errorname", ""))
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            self.damage = str(failure)
+            return failure
+        return WriteFailed(str(failure))

@@ -1,0 +1,276 @@
+"""The follower: keeps one group's log on this node equal to its primary's, from hello to hello.
+
+Whatever is wrong with a stream ends it; the next hello starts from the log's own end. Where the log cannot go
+on, shards are resynced first, without a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, ThreadPoolExecutor
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import structlog
+
+from agent_core.backoff import Backoff
+from agent_core.errors import Fenced, HeadwaterError, Unavailable
+from agent_core.lag import Lag
+from agent_core.log.log import ReplicationLog
+from agent_core.position import Position
+from agent_core.routing import ShardLayout
+from agent_core.rpc import replication_pb2 as pb
+from agent_core.rpc_errors import from_rpc_error
+from agent_core.stream import to_message
+from replica.incoming import (
+    Call,
+    FollowedShards,
+    FollowerCounters,
+    FollowerSettings,
+    IncomingStream,
+    error_of,
+    message_of,
+)
+from replica.lag import StandbyLag
+from replica.receiving import Follow, Heard, Receiver, RefusalReason, Refused
+from replica.voter import Voter
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists for type checkers only.
+    from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
+
+log = structlog.get_logger(__name__)
+
+
+class FollowerState(StrEnum):
+    """What a follower is doing."""
+
+    CONNECTING = "connecting"
+    FOLLOWING = "following"
+    RESYNCING = "resyncing"
+    DIVERGED = "diverged"
+    """The primary's history contradicts what this node knows to be committed. An operator must look."""
+
+
+class Diverged(HeadwaterError):
+    """Following would take committed records away."""
+
+    code = "diverged"
+
+
+class Follower:
+    """Follows the primary of one group. Every method runs on the event loop.
+
+    Attributes:
+        state: What it is doing.
+        reason: Why it is not following, in a sentence; None while it is.
+        primary: The node that was followed last.
+        receiver: Judges what comes in; counts refusals.
+        counters: For metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        cluster_id: str,
+        layout: ShardLayout,
+        group: int,
+        replication_log: ReplicationLog,
+        voter: Voter,
+        shards: FollowedShards,
+        connect: Callable[[], ReplicationAsyncStub],
+        settings: FollowerSettings | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """Follow `group`.
+
+        Args:
+            node_id: This node.
+            cluster_id: The cluster.
+            layout: Its shards and groups.
+            group: The shard group.
+            replication_log: This node's log of the group.
+            voter: Keeps the promises that this node gave for the group.
+            shards: This node's shards of the group.
+            connect: A stub for the group's present primary, asked for each try anew.
+            settings: What an operator chose.
+            chance: Spreads the tries.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._node_id = node_id
+        self._cluster_id = cluster_id
+        self._layout = layout
+        self._group = group
+        self._log = replication_log
+        self._voter = voter
+        self._shards = shards
+        self._connect = connect
+        self._settings = settings or FollowerSettings()
+        self._backoff = Backoff(
+            longest_seconds=self._settings.longest_delay_seconds,
+            random=chance or random.Random(),  # noqa: S311 - jitter
+        )
+        self._stream: IncomingStream | None = None
+        self._lag = StandbyLag(self._loop.time(), heartbeat_seconds=self._settings.heartbeat_seconds)
+        self._lag.restart(shards.applied.lsn)
+        shards.on_applied(self._applied)
+        voter.on_raised(self._fence)
+        self.state = FollowerState.CONNECTING
+        self.reason: str | None = "the primary was not reached yet"
+        self.primary = ""
+        self.receiver = Receiver(group=group, shards=frozenset(layout.shards_of(group)))
+        self.counters = FollowerCounters()
+
+    def lag(self) -> Lag:
+        """How far this node's shards are behind, by what it heard last."""
+        unapplied_bytes = self._log.bytes_after(self._shards.applied.lsn)
+        return self._lag.measure(unapplied_bytes=unapplied_bytes, now=self._loop.time())
+
+    @property
+    def silent_seconds(self) -> float | None:
+        """For how long the primary was not heard; None when it never was."""
+        return None if self._lag.heard_at is None else self._loop.time() - self._lag.heard_at
+
+    async def run(self) -> None:
+        """Follow until cancelled; whatever fails is tried again."""
+        # Leaving the block waits for what is being written: nothing touches the log once this returns.
+        with ThreadPoolExecutor(1, thread_name_prefix=f"log-group-{self._group}") as log_thread:
+            while True:
+                try:
+                    await self._follow_once(log_thread)
+                except Exception as error:
+                    if not isinstance(error, HeadwaterError | OSError):
+                        log.exception("following failed", group=self._group)
+                    self._note(error)
+                await asyncio.sleep(self._backoff.next_delay())
+
+    def _note(self, error: Exception) -> None:
+        """Take down why the stream ended."""
+        self.state = FollowerState.DIVERGED if isinstance(error, Diverged) else FollowerState.CONNECTING
+        if str(error) != self.reason:
+            log.warning("stream ended", group=self._group, reason=str(error), state=self.state)
+        self.reason = str(error)
+
+    async def _follow_once(self, log_thread: Executor) -> None:
+        call = self._connect().Stream()
+        try:
+            await self._loop.run_in_executor(log_thread, self._log.sync)
+            follow = await self._say_hello(call)
+            await self._go_back(follow)
+            if follow.resync_required:
+                call.cancel()
+                await self._resync(
+                    f"the log of {follow.primary} begins after the end of this node's log",
+                    self._shards.begin_anew(follow.goes_on_from),
+                )
+            elif unfit := self._shards.unfit_shards():
+                # A stream kept open through a resync would only fill its window.
+                call.cancel()
+                reasons = "; ".join(f"shard {shard}: {reason}" for shard, reason in unfit.items())
+                await self._resync(reasons, self._shards.resync(list(unfit)))
+            else:
+                raise await self._receive(call, follow, log_thread)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, unanswered=Unavailable) from error
+        finally:
+            call.cancel()
+
+    async def _resync(self, reason: str, work: Coroutine[Any, Any, None]) -> None:
+        self.state, self.reason = FollowerState.RESYNCING, reason
+        await work
+        self._lag.restart(self._shards.applied.lsn)
+        self._backoff.reset()
+
+    async def _say_hello(self, call: Call) -> Follow:
+        epochs = self._log.epochs
+        hello = pb.Hello(
+            cluster_id=self._cluster_id,
+            node_id=self._node_id,
+            group=self._group,
+            shard_count=self._layout.shard_count,
+            shard_group_count=self._layout.shard_group_count,
+            promised_epoch=self._voter.floor,
+            last=to_message(epochs.last),
+            epochs=[pb.EpochStart(epoch=start.epoch, first_lsn=start.first_lsn) for start in epochs.starts],
+            committed_lsn=self._shards.committed_lsn,
+        )
+        self.counters.hellos += 1
+        self.receiver.begin(epochs.last)
+        message = await self._first_answer(call, hello)
+        if not message.HasField("welcome"):
+            raise error_of(self.receiver.refuse(RefusalReason.MALFORMED, "the first message is no welcome"))
+        judged = self.receiver.welcome(message.welcome, promised_epoch=self._voter.floor, held=epochs.last)
+        if isinstance(judged, Refused):
+            raise error_of(judged)
+        return judged
+
+    async def _first_answer(self, call: Call, hello: pb.Hello) -> pb.FromPrimary:
+        try:
+            async with asyncio.timeout(self._settings.silence_seconds):
+                await call.write(pb.FromStandby(hello=hello))
+                return message_of(await call.read())
+        except TimeoutError:
+            raise Unavailable("the primary did not answer a hello") from None
+
+    async def _go_back(self, follow: Follow) -> None:
+        """Promise the primary's epoch, and cut the log back to where the primary's log and this one part.
+
+        Raises:
+            Fenced: A higher epoch was promised meanwhile.
+            Diverged: That point lies below what is known to be committed.
+        """
+        await self._voter.adopt(follow.epoch, follow.primary)
+        if follow.epoch < self._voter.floor:
+            raise Fenced(held=self._voter.floor, seen=follow.epoch)
+        self.primary = follow.primary
+        committed_lsn = self._shards.committed_lsn
+        if follow.goes_on_from.lsn < committed_lsn:
+            raise Diverged(
+                f"{follow.primary}, primary of epoch {follow.epoch}, shares this node's history only up to "
+                f"{follow.goes_on_from}, but lsn {committed_lsn} is committed here; nothing was cut. Find out "
+                "which node lost its log before you let either go on"
+            )
+        self._shards.begin_stream(follow.epoch)
+        if not follow.resync_required and follow.goes_on_from != self._log.last:
+            log.info("log cut back", group=self._group, last=str(self._log.last), to=str(follow.goes_on_from))
+            await self._shards.cut_back(follow.goes_on_from)
+            self._lag.restart(self._shards.applied.lsn)
+            self.counters.cuts += 1
+
+    async def _receive(self, call: Call, follow: Follow, log_thread: Executor) -> HeadwaterError:
+        self._stream = IncomingStream(
+            call,
+            follow.epoch,
+            replication_log=self._log,
+            log_thread=log_thread,
+            receiver=self.receiver,
+            voter=self._voter,
+            shards=self._shards,
+            settings=self._settings,
+            counters=self.counters,
+            on_heard=self._heard,
+        )
+        self.state, self.reason = FollowerState.FOLLOWING, None
+        log.info("following", group=self._group, primary=follow.primary, epoch=follow.epoch)
+        self._shards.commit(follow.committed_lsn)
+        try:
+            return await self._stream.run()
+        finally:
+            self._stream = None
+
+    def _heard(self, heard: Heard) -> None:
+        self._backoff.reset()
+        self._lag.hear(last_lsn=heard.last_lsn, bytes_behind=heard.bytes_behind, now=self._loop.time())
+
+    def _applied(self, position: Position) -> None:
+        self._lag.apply(position.lsn)
+        if self._stream is not None:
+            self._stream.report_applied()
+
+    def _fence(self, epoch: int) -> None:
+        if self._stream is not None and self._stream.epoch < epoch:
+            self._stream.finish(Fenced(held=epoch, seen=self._stream.epoch))

@@ -1,0 +1,109 @@
+"""The JSON of the read side's HTTP interface, as its OpenAPI page shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class GroupPositionModel(BaseModel):
+    """A position in the history of a shard group."""
+
+    group: int
+    position: str = Field(description="epoch:lsn", examples=["3:1204"])
+
+
+class SessionModel(BaseModel):
+    """One session; times in milliseconds since the epoch (1970)."""
+
+    session_id: str
+    workspace: str
+    title: str
+    status: str
+    provider: str
+    model: str
+    parent_session_id: str
+    created_at_ms: int
+    updated_at_ms: int
+    entry_count: int
+    metadata: dict[str, Any]
+
+
+class EntryModel(BaseModel):
+    """One entry of a transcript; the time in milliseconds since the epoch (1970)."""
+
+    seq: int
+    kind: str
+    payload: Any
+    created_at_ms: int
+    idempotency_key: str
+
+
+class SessionsResponse(BaseModel):
+    """One page of sessions, most recently updated first."""
+
+    sessions: list[SessionModel]
+    next_page_token: str = Field(description="Continues the list; empty: no further page.")
+    positions: list[GroupPositionModel] = Field(description="Every group's position that was read at.")
+
+
+class SessionResponse(BaseModel):
+    """One session."""
+
+    session: SessionModel
+    position: GroupPositionModel
+
+
+class TranscriptResponse(BaseModel):
+    """Entries of one session in order."""
+
+    entries: list[EntryModel]
+    more: bool = Field(description="More entries follow the last one.")
+    position: GroupPositionModel
+
+
+class QueryBody(BaseModel):
+    """One reading SQL statement, and the shard to run it over: exactly one of the three targets."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sql: str = Field(examples=["SELECT kind, count(*) FROM transcript WHERE session_id = :session GROUP BY kind"])
+    shard: int | None = None
+    session_id: str | None = Field(default=None, description="The shard that holds this session.")
+    workspace: bool = Field(default=False, description="The workspace shard.")
+    parameters: list[Any] | dict[str, Any] = Field(
+        default_factory=list,
+        description='Positional or named; blobs as {"base64": "…"}.',
+        examples=[{"session": "fix-login"}],
+    )
+    max_rows: int | None = None
+    timeout_ms: int | None = None
+    min_position: str | None = None
+    wait_ms: int | None = None
+
+
+class QueryResponse(BaseModel):
+    """The rows of a query."""
+
+    columns: list[str]
+    rows: list[list[Any]] = Field(
+        description='Blobs as {"base64": "…"}; infinities as null; integers have 64 bits.'
+    )
+    row_count: int
+    truncated: bool = Field(description="max_rows or the limit on bytes cut the result.")
+    shard: int
+    position: GroupPositionModel
+
+
+class ErrorModel(BaseModel):
+    """An error's code (see `agent_core.errors`) and what happened, for people."""
+
+    code: str
+    message: str
+
+
+class ErrorResponse(BaseModel):
+    """What every request that fails is answered with."""
+
+    error: ErrorModel

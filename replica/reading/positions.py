@@ -1,0 +1,141 @@
+"""How far this node has applied each group, and the readers that wait for it to get further.
+
+A read's position is its *group's* applied position, taken before the read's snapshot begins, not the row that
+the shard itself stores: a shard's row moves only when that shard is written, so a reader that waited for its
+own write in a busy group would find an idle shard's row behind for ever. Taken before the snapshot, it is a
+lower bound: the snapshot holds everything up to it, and perhaps more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from typing import NamedTuple
+
+from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached
+from agent_core.position import START, Position
+
+DEFAULT_WAIT_SECONDS = 2.0
+MAX_WAIT_SECONDS = 30.0
+MAX_WAITERS = 10_000
+"""Readers of one node that may wait at once, over all groups."""
+
+
+class GroupPosition(NamedTuple):
+    """A position together with the group whose history it belongs to."""
+
+    group: int
+    position: Position
+
+
+class _Waiter(NamedTuple):
+    position: Position
+    number: int
+    """Orders waiters for the same position, and names them."""
+
+
+class PositionWaiters:
+    """Which waiters each new position of one group releases. Pure: numbers in, numbers out."""
+
+    def __init__(self) -> None:
+        self.applied = START
+        self._heap: list[_Waiter] = []
+
+    def add(self, position: Position, number: int) -> bool:
+        """Register waiter `number`; False when `position` is applied already and nothing waits."""
+        if position <= self.applied:
+            return False
+        heapq.heappush(self._heap, _Waiter(position, number))
+        return True
+
+    def discard(self, position: Position, number: int) -> None:
+        """Forget a waiter that gave up."""
+        self._heap.remove(_Waiter(position, number))
+        heapq.heapify(self._heap)
+
+    def advance(self, position: Position) -> list[int]:
+        """Take note of an applied position; the numbers of the waiters that it releases, earliest position first.
+
+        A position never goes back: one at or below the present one changes nothing.
+        """
+        self.applied = max(self.applied, position)
+        released = []
+        while self._heap and self._heap[0].position <= self.applied:
+            released.append(heapq.heappop(self._heap).number)
+        return released
+
+
+class AppliedPositions:
+    """The applied position of every group of this node. Belongs to the event loop's thread.
+
+    Attributes:
+        timeouts: Waits that ended without their position, since the start.
+    """
+
+    def __init__(self, shard_group_count: int) -> None:
+        self._groups = [PositionWaiters() for _ in range(shard_group_count)]
+        self._futures: dict[int, asyncio.Future[None]] = {}
+        self._numbers = itertools.count()
+        self.timeouts = 0
+
+    @property
+    def waiting(self) -> int:
+        """Readers that wait now."""
+        return len(self._futures)
+
+    def applied(self, group: int) -> Position:
+        """How far a group's shards on this node are; `(0, 0)` until something was applied."""
+        return self._groups[group].applied
+
+    def advance(self, group: int, position: Position) -> None:
+        """Say that every shard of a group contains everything up to `position`."""
+        for number in self._groups[group].advance(position):
+            future = self._futures.pop(number)
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(
+        self, group: int, min_position: Position, deadline_seconds: float = DEFAULT_WAIT_SECONDS
+    ) -> Position:
+        """Wait until a group has applied `min_position`, and return its applied position then.
+
+        Args:
+            group: The group.
+            min_position: What must be applied.
+            deadline_seconds: How long to wait, 0 to 30.
+
+        Raises:
+            PositionNotReached: It was not applied in time.
+            InvalidRequest: The deadline is out of range.
+            Overloaded: Too many readers wait.
+        """
+        if not 0 <= deadline_seconds <= MAX_WAIT_SECONDS:
+            raise InvalidRequest(
+                f"the wait for a position is {deadline_seconds:g} s; allowed are 0 to {MAX_WAIT_SECONDS:g} s"
+            )
+        waiters = self._groups[group]
+        if min_position > waiters.applied:
+            if len(self._futures) >= MAX_WAITERS:
+                raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
+            await self._released(waiters, group, min_position, deadline_seconds)
+        return waiters.applied
+
+    async def _released(
+        self, waiters: PositionWaiters, group: int, min_position: Position, deadline_seconds: float
+    ) -> None:
+        number = next(self._numbers)
+        waiters.add(min_position, number)
+        future = self._futures[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                await future
+        except TimeoutError:
+            self.timeouts += 1
+            raise PositionNotReached(
+                f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
+                f"within {deadline_seconds:.3g} s"
+            ) from None
+        finally:
+            if self._futures.pop(number, None) is not None:
+                waiters.discard(min_position, number)

@@ -1,0 +1,208 @@
+"""What both interfaces of the read side share: arguments are checked here, positions waited for and reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from agent_core.errors import InvalidRequest, Unavailable
+from agent_core.position import START, Position
+from agent_core.routing import ShardLayout, check_session_id
+from replica.reading import queries
+from replica.reading.paging import PageKey, decode_page_token, encode_page_token
+from replica.reading.pool import ReadPool
+from replica.reading.positions import DEFAULT_WAIT_SECONDS, AppliedPositions, GroupPosition
+from replica.reading.queries import SessionFilter, SessionOverview, SessionPage, TranscriptEntry
+from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
+from replica.reading.sql.workers import QueryResult, SqlWorkers
+
+MAX_SEQ = 2**63 - 1
+
+
+class SessionList(NamedTuple):
+    """One page of sessions, most recently updated first.
+
+    Attributes:
+        next_page_token: Continues the list; empty: no further page. A session that is updated between two pages
+            moves to the front and may be on neither.
+        positions: Every group's position, at or before which nothing is missing.
+    """
+
+    sessions: list[SessionOverview]
+    next_page_token: str
+    positions: list[GroupPosition]
+
+
+class SessionAnswer(NamedTuple):
+    """One session, and the position of its group that it was read at."""
+
+    session: SessionOverview
+    position: GroupPosition
+
+
+class TranscriptAnswer(NamedTuple):
+    """Entries of one session in order, whether others follow, and the position of its group."""
+
+    entries: list[TranscriptEntry]
+    more: bool
+    position: GroupPosition
+
+
+class QueryAnswer(NamedTuple):
+    """The result of SQL over one shard, and the position of its group that it was read at."""
+
+    result: QueryResult
+    shard: int
+    position: GroupPosition
+
+
+class Reading:
+    """The reads of one node. `min_position` and `wait_seconds` mean the same everywhere.
+
+    `min_position`: wait until the group has applied this (read your writes); None: read what is there.
+    `wait_seconds`: for how long, 0 to 30; None: 2.
+
+    Every method may raise `InvalidRequest` naming the argument, `PositionNotReached`, `Overloaded`,
+    `Unavailable` and `ShardDamaged`, beside what it names itself.
+    """
+
+    def __init__(
+        self, *, layout: ShardLayout, applied: AppliedPositions, pool: ReadPool, sql_workers: SqlWorkers
+    ) -> None:
+        self.layout = layout
+        self.applied = applied
+        self.pool = pool
+        self.sql_workers = sql_workers
+
+    @classmethod
+    def open(cls, data_directory: Path, layout: ShardLayout, applied: AppliedPositions) -> Reading:
+        """The reads of the node whose data lies in `data_directory`; nothing is opened before the first read."""
+        return cls(layout=layout, applied=applied, pool=ReadPool(data_directory, layout), sql_workers=SqlWorkers())
+
+    async def close(self) -> None:
+        """Stop the workers for SQL, and let the reads that are under way end."""
+        await self.sql_workers.close()
+        await self.pool.close()
+
+    async def sessions(
+        self,
+        wanted: SessionFilter,
+        *,
+        page_size: int = queries.DEFAULT_PAGE_SIZE,
+        page_token: str = "",
+        min_positions: Mapping[int, Position] | None = None,
+        wait_seconds: float | None = None,
+    ) -> SessionList:
+        """One page of the sessions of all shards; a shard that has not arrived here yet counts as empty."""
+        if not 1 <= page_size <= queries.MAX_PAGE_SIZE:
+            raise InvalidRequest(f"page_size is {page_size}; allowed are 1 to {queries.MAX_PAGE_SIZE}")
+        after = decode_page_token(page_token)
+        groups = range(self.layout.shard_group_count)
+        for group in min_positions or ():
+            if group not in groups:
+                raise InvalidRequest(f"min_position names group {group}; this cluster has 0 to {groups[-1]}")
+        await self._wait(min_positions or {}, wait_seconds)
+        positions = [GroupPosition(group, self.applied.applied(group)) for group in groups]
+        pages = await self.pool.read_each(
+            range(self.layout.shard_count),
+            partial(queries.sessions_of_shard, wanted=wanted, after=after, page_size=page_size),
+            empty=SessionPage([], more=False),
+        )
+        sessions, more = queries.merge_sessions(pages, page_size)
+        token = encode_page_token(PageKey(sessions[-1].updated_at_ms, sessions[-1].session_id)) if more else ""
+        return SessionList(sessions, token, positions)
+
+    async def session(
+        self, session_id: str, *, min_position: Position | None = None, wait_seconds: float | None = None
+    ) -> SessionAnswer:
+        """One session.
+
+        Raises:
+            SessionNotFound: There is no session of this id, as far as this node has applied.
+        """
+        shard = self.layout.shard_of(check_session_id(session_id))
+        position = await self._position(shard, min_position, wait_seconds)
+        overview, _ = await self.pool.read(shard, partial(queries.session, session_id=session_id))
+        return SessionAnswer(overview, position)
+
+    async def transcript(
+        self,
+        session_id: str,
+        *,
+        after_seq: int = 0,
+        limit: int = queries.DEFAULT_TRANSCRIPT_LIMIT,
+        min_position: Position | None = None,
+        wait_seconds: float | None = None,
+    ) -> TranscriptAnswer:
+        """The entries of a session past `after_seq`, as many as `limit` and the bound on bytes allow.
+
+        Raises:
+            SessionNotFound: There is no session of this id, as far as this node has applied.
+        """
+        shard = self.layout.shard_of(check_session_id(session_id))
+        if not 1 <= limit <= queries.MAX_TRANSCRIPT_LIMIT:
+            raise InvalidRequest(f"limit is {limit}; allowed are 1 to {queries.MAX_TRANSCRIPT_LIMIT}")
+        if not 0 <= after_seq <= MAX_SEQ:
+            raise InvalidRequest(f"after_seq is {after_seq}; allowed are 0 to {MAX_SEQ}")
+        position = await self._position(shard, min_position, wait_seconds)
+        page, _ = await self.pool.read(
+            shard, partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit)
+        )
+        return TranscriptAnswer(page.entries, page.more, position)
+
+    async def query(
+        self,
+        sql: str,
+        shard: int,
+        *,
+        parameters_json: bytes = b"",
+        max_rows: int = DEFAULT_ROWS,
+        timeout_seconds: float = DEFAULT_SECONDS,
+        min_position: Position | None = None,
+        wait_seconds: float | None = None,
+    ) -> QueryAnswer:
+        """Run one reading SQL statement over a shard, in a process of its own; see `SqlWorkers.query`.
+
+        Raises:
+            QueryRefused: The statement is wrong, or does anything but read.
+            QueryLimit: It needs more time, memory or size than it may have.
+        """
+        position = await self._position(self.checked_shard(shard), min_position, wait_seconds)
+        path = self.pool.path(shard)
+        if not path.exists():
+            raise Unavailable(f"shard {shard} has not arrived on this node yet")
+        result = await self.sql_workers.query(
+            path, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds
+        )
+        return QueryAnswer(result, shard, position)
+
+    def checked_shard(self, shard: int) -> int:
+        """Return a shard number that came from outside.
+
+        Raises:
+            InvalidRequest: The cluster has no such shard.
+        """
+        if not 0 <= shard <= self.layout.workspace_shard:
+            raise InvalidRequest(
+                f"shard is {shard}; this cluster has 0 to {self.layout.shard_count - 1}, "
+                f"and {self.layout.workspace_shard} for the workspace"
+            )
+        return shard
+
+    async def _position(
+        self, shard: int, min_position: Position | None, wait_seconds: float | None
+    ) -> GroupPosition:
+        """The position to report for a read that begins after this returns."""
+        group = self.layout.group_of(shard)
+        await self._wait({group: min_position or START}, wait_seconds)
+        return GroupPosition(group, self.applied.applied(group))
+
+    async def _wait(self, min_positions: Mapping[int, Position], wait_seconds: float | None) -> None:
+        """Wait for the positions of all groups within one deadline."""
+        seconds = DEFAULT_WAIT_SECONDS if wait_seconds is None else wait_seconds
+        started = time.monotonic()
+        for group, min_position in min_positions.items():
+            await self.applied.wait(group, min_position, max(0, seconds - (time.monotonic() - started)))

@@ -1,0 +1,134 @@
+"""The read side over gRPC: messages in, the shared reads, messages out, errors as their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from agent_core.errors import HeadwaterError, InvalidRequest
+from agent_core.position import Position
+from agent_core.routing import check_session_id
+from agent_core.rpc import read_pb2, read_pb2_grpc, replication_pb2, session_pb2
+from agent_core.rpc_errors import abort
+from replica.reading.positions import GroupPosition
+from replica.reading.queries import DEFAULT_PAGE_SIZE, DEFAULT_TRANSCRIPT_LIMIT, SessionFilter
+from replica.reading.reading import Reading
+from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Service = TypeVar("Service")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+def _errors_as_codes(
+    method: Callable[[Service, Request], Awaitable[Response]],
+) -> Callable[[Service, Request, Context], Awaitable[Response]]:
+    @wraps(method)
+    async def answer(self: Service, request: Request, context: Context) -> Response:
+        try:
+            return await method(self, request)
+        except HeadwaterError as error:
+            await abort(context, error)
+
+    return answer
+
+
+class ReadingService(read_pb2_grpc.ReadingServicer):
+    """Serves `headwater.v1.Reading`; numbers left at 0 take their defaults."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    @_errors_as_codes
+    async def ListSessions(  # noqa: N802 - gRPC names its methods
+        self, request: session_pb2.ListSessionsRequest
+    ) -> session_pb2.ListSessionsResponse:
+        """A page of sessions, most recently updated first."""
+        page = await self._reading.sessions(
+            SessionFilter(request.workspace, request.status, request.model, request.text),
+            page_size=request.page_size or DEFAULT_PAGE_SIZE,
+            page_token=request.page_token,
+            min_positions={minimum.group: _position(minimum.position) for minimum in request.min_positions},
+            wait_seconds=_wait_seconds(request.wait_ms),
+        )
+        return session_pb2.ListSessionsResponse(
+            sessions=[session_pb2.Session(**session._asdict()) for session in page.sessions],
+            next_page_token=page.next_page_token,
+            positions=map(_group_position, page.positions),
+        )
+
+    @_errors_as_codes
+    async def GetSession(  # noqa: N802 - gRPC names its methods
+        self, request: session_pb2.GetSessionRequest
+    ) -> session_pb2.GetSessionResponse:
+        """One session."""
+        answer = await self._reading.session(
+            request.session_id,
+            min_position=_position(request.min_position),
+            wait_seconds=_wait_seconds(request.wait_ms),
+        )
+        return session_pb2.GetSessionResponse(
+            session=session_pb2.Session(**answer.session._asdict()), position=_group_position(answer.position)
+        )
+
+    @_errors_as_codes
+    async def GetTranscript(  # noqa: N802 - gRPC names its methods
+        self, request: session_pb2.GetTranscriptRequest
+    ) -> session_pb2.GetTranscriptResponse:
+        """Entries of one session in order."""
+        answer = await self._reading.transcript(
+            request.session_id,
+            after_seq=request.after_seq,
+            limit=request.limit or DEFAULT_TRANSCRIPT_LIMIT,
+            min_position=_position(request.min_position),
+            wait_seconds=_wait_seconds(request.wait_ms),
+        )
+        return session_pb2.GetTranscriptResponse(
+            entries=[session_pb2.Entry(**entry._asdict()) for entry in answer.entries],
+            more=answer.more,
+            position=_group_position(answer.position),
+        )
+
+    @_errors_as_codes
+    async def Query(self, request: read_pb2.QueryRequest) -> read_pb2.QueryResponse:  # noqa: N802 - gRPC names its methods
+        """The rows of one reading SQL statement over one shard."""
+        result, shard, position = await self._reading.query(
+            request.sql,
+            self._target(request),
+            parameters_json=request.parameters_json,
+            max_rows=request.max_rows or DEFAULT_ROWS,
+            timeout_seconds=request.timeout_ms / 1000 or DEFAULT_SECONDS,
+            min_position=_position(request.min_position),
+            wait_seconds=_wait_seconds(request.wait_ms),
+        )
+        return read_pb2.QueryResponse(**result._asdict(), shard=shard, position=_group_position(position))
+
+    def _target(self, request: read_pb2.QueryRequest) -> int:
+        layout = self._reading.layout
+        match request.WhichOneof("target"):
+            case "shard":
+                return request.shard
+            case "session_id":
+                return layout.shard_of(check_session_id(request.session_id))
+            case "workspace" if request.workspace:
+                return layout.workspace_shard
+        raise InvalidRequest("target is missing: name a shard, a session_id, or the workspace")
+
+
+def _position(message: replication_pb2.Position) -> Position:
+    return Position(message.epoch, message.lsn)
+
+
+def _group_position(position: GroupPosition) -> session_pb2.GroupPosition:
+    return session_pb2.GroupPosition(
+        group=position.group,
+        position=replication_pb2.Position(epoch=position.position.epoch, lsn=position.position.lsn),
+    )
+
+
+def _wait_seconds(wait_ms: int) -> float | None:
+    return wait_ms / 1000 if wait_ms else None

@@ -1,0 +1,76 @@
+"""What a query from outside may use: the limits, and how a worker process lays them upon itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sqlite3
+
+MAX_SQL_BYTES = 100_000
+MAX_PARAMETERS = 999
+MAX_PARAMETERS_BYTES = 1 << 20
+DEFAULT_ROWS = 1000
+MAX_ROWS = 100_000
+MAX_RESULT_BYTES = 8 << 20
+"""Of the rows as JSON."""
+DEFAULT_SECONDS = 5.0
+MAX_SECONDS = 30.0
+MAX_VALUE_BYTES = 16 << 20
+"""Of one text, blob or row within SQLite."""
+MAX_HEAP_BYTES = 256 << 20
+"""Of SQLite's own memory, temporary tables included."""
+MAX_ADDRESS_SPACE_BYTES = 512 << 20
+MAX_FILE_BYTES = 64 << 20
+"""No query writes a file; SQLite may have to map a shard's shared memory, which is one."""
+MAX_OPEN_FILES = 64
+PROGRESS_OPERATIONS = 1000
+"""Virtual machine operations of SQLite between two looks at the clock."""
+NICENESS = 10
+"""Workers give way to replication when processors are short."""
+
+_SQLITE_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: MAX_SQL_BYTES,
+    sqlite3.SQLITE_LIMIT_COLUMN: 500,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 100,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 250_000,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 100,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: MAX_PARAMETERS,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+
+def limit_process() -> None:
+    """Bound this process's memory, files and priority for good."""
+    _lower(resource.RLIMIT_AS, MAX_ADDRESS_SPACE_BYTES)
+    _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
+    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _lower(resource.RLIMIT_CORE, 0)
+    os.nice(NICENESS)
+
+
+def limit_processor_time(seconds: float) -> None:
+    """Let the kernel end this process once it has used `seconds` (and one more) of a processor from now on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(used.ru_utime + used.ru_stime + seconds) + 1
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def limit_connection(connection: sqlite3.Connection) -> None:
+    """Bound what one statement on a connection may be and may use."""
+    for category, limit in _SQLITE_LIMITS.items():
+        connection.setlimit(category, limit)
+    connection.execute(f"PRAGMA hard_heap_limit={MAX_HEAP_BYTES}")
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+def _lower(kind: int, limit: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))

@@ -1,0 +1,303 @@
+"""A standby's side of one group: brings what is committed from its log into its shards, and resyncs shards.
+
+Applying runs beside following: while one round is on the database thread further committed records gather, and
+go into the next one. One lock keeps rounds, resyncs and cuts of the log apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from agent_core.backoff import Backoff
+from agent_core.database.thread import DatabaseThread
+from agent_core.errors import HeadwaterError
+from agent_core.log.log import ReplicationLog
+from agent_core.position import START, Position
+from agent_core.routing import ShardLayout
+from replica.apply import ShardApplier
+from replica.group_shards import GroupShards, Keeping, Round
+from replica.receiving import Reset
+from replica.resync import Exchange, ShardResync, nothing_to_release
+
+log = structlog.get_logger(__name__)
+
+TIDY_EVERY_BYTES = 16 << 20
+"""How much the log grows before what can be dropped is looked for again."""
+
+
+@dataclass(slots=True)
+class StandbyCounters:
+    """What metrics tell of a standby's shards in one group; all only grow."""
+
+    rounds: int = 0
+    resyncs: int = 0
+    resync_pages: int = 0
+    resync_bytes: int = 0
+    failed_rounds: int = 0
+
+
+class StandbyGroup:
+    """One group's shards on a standby. Open it with `open`; every method runs on the event loop.
+
+    Attributes:
+        applied: The shards contain everything up to here.
+        trouble: Why the last round or resync failed; None once one has worked again.
+        counters: For metrics.
+    """
+
+    def __init__(
+        self,
+        thread: DatabaseThread[GroupShards],
+        replication_log: ReplicationLog,
+        *,
+        resync: Callable[[ShardApplier, DatabaseThread[GroupShards]], ShardResync],
+        exchange: Exchange,
+        applied: Position,
+        resets: Mapping[int, int],
+    ) -> None:
+        self._thread = thread
+        self._log = replication_log
+        self._resync_of = resync
+        self._exchange = exchange
+        self._resets = dict(resets)
+        self._broken: dict[int, str] = {}
+        self._resynced_in: dict[int, int] = {}
+        self._epoch = 0
+        self._known_committed_lsn = replication_log.base.lsn
+        self._tidied_at_bytes = 0
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._listeners: list[Callable[[Position], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self.applied = applied
+        self.trouble: str | None = None
+        self.counters = StandbyCounters()
+
+    @classmethod
+    async def open(
+        cls,
+        data_directory: Path,
+        *,
+        cluster_id: str,
+        node_id: str,
+        layout: ShardLayout,
+        group: int,
+        log: ReplicationLog,
+        exchange: Exchange,
+        release_readers: Callable[[], Awaitable[None]] = nothing_to_release,
+        keeping: Keeping | None = None,
+    ) -> StandbyGroup:
+        """Open the group's shards in their own thread and begin to apply.
+
+        Args:
+            data_directory: The node's; shards are under `shards/`.
+            cluster_id: The cluster.
+            node_id: This node.
+            layout: The cluster's shards and groups.
+            group: The shard group.
+            log: The group's log on this node; it stays the caller's to close.
+            exchange: The `Resync` call of the group's present primary.
+            release_readers: See `replica.resync.ShardResync`.
+            keeping: What an operator chose.
+
+        Raises:
+            HeadwaterError: As `GroupShards.open`.
+        """
+        thread = await DatabaseThread.start(
+            lambda: GroupShards.open(
+                data_directory,
+                cluster_id=cluster_id,
+                layout=layout,
+                group=group,
+                log=log,
+                keeping=keeping or Keeping(),
+            ),
+            name=f"standby-group-{group}",
+        )
+        try:
+            survey = await thread.run(thread.owned.survey)
+        except BaseException:
+            await thread.close()
+            raise
+
+        def resync(applier: ShardApplier, thread: DatabaseThread[GroupShards]) -> ShardResync:
+            return ShardResync(
+                applier,
+                thread,
+                cluster_id=cluster_id,
+                node_id=node_id,
+                group=group,
+                release_readers=release_readers,
+            )
+
+        opened = cls(thread, log, resync=resync, exchange=exchange, applied=survey.applied, resets=survey.resets)
+        opened._task = asyncio.create_task(opened._apply_for_ever(), name=f"apply group {group}")
+        return opened
+
+    async def close(self) -> None:
+        """Stop applying and close the shards."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._thread.close()
+
+    @property
+    def appliers(self) -> Mapping[int, ShardApplier]:
+        """The shards; for the event loop to look at, never to use."""
+        return self._thread.owned.appliers
+
+    @property
+    def committed_lsn(self) -> int:
+        """The highest lsn of this node's log that is known to be committed."""
+        return min(self._known_committed_lsn, self._log.last.lsn)
+
+    @property
+    def needs_resync(self) -> Mapping[int, str]:
+        """Shards that wait for a resync, with the reason."""
+        demanded = {shard: f"record {lsn} resets it" for shard, lsn in self._resets.items()}
+        return {**demanded, **self._broken}
+
+    def on_applied(self, listener: Callable[[Position], None]) -> None:
+        """Call `listener` with the applied position whenever it changes."""
+        self._listeners.append(listener)
+
+    def begin_stream(self, epoch: int) -> None:
+        """From now on the primary of `epoch` is followed."""
+        self._epoch = epoch
+
+    def commit(self, lsn: int) -> None:
+        """Everything up to `lsn` is committed, whether this log holds it already or not."""
+        self._known_committed_lsn = max(self._known_committed_lsn, lsn)
+        if self.applied.lsn < self.committed_lsn:
+            self._wake.set()
+
+    def expect_resets(self, resets: Iterable[Reset]) -> None:
+        """Resets are about to be appended to the log."""
+        for reset in resets:
+            self._resets.setdefault(reset.shard, reset.lsn)
+
+    def acknowledgeable(self, durable_lsn: int) -> int:
+        """The part of what is durable in the log that this node could also bring into its shards.
+
+        The log alone cannot rebuild a shard that waits for a resync, so what lies past that is not acknowledged.
+        A reset itself is: its resync waits for it to be committed.
+        """
+        return 0 if self._broken else min([durable_lsn, *self._resets.values()])
+
+    def unfit_shards(self) -> Mapping[int, str]:
+        """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
+        unfit = {shard: self._why_unfit(applier) for shard, applier in self.appliers.items()}
+        self._broken = {shard: reason for shard, reason in unfit.items() if reason is not None}
+        return self._broken
+
+    async def resync(self, shards: Iterable[int]) -> None:
+        """Make these shards equal to the primary's, one after the other.
+
+        Raises:
+            HeadwaterError: One of them failed, as `ShardResync.run`; those before it are done.
+        """
+        async with self._lock:
+            for shard in shards:
+                await self._resync(shard)
+
+    async def begin_anew(self, base: Position) -> None:
+        """Resync every shard, then begin the log after `base`.
+
+        Raises:
+            HeadwaterError: A resync failed; the log is as it was.
+        """
+        async with self._lock:
+            for shard in self.appliers:
+                self._broken[shard] = "the primary's log no longer reaches this node's"
+            for shard in self.appliers:
+                await self._resync(shard)
+            await asyncio.to_thread(self._log.reset, base)
+            self._resets.clear()
+            self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
+            self._reached(base)
+
+    async def cut_back(self, to: Position) -> None:
+        """Cut the log back to `to`, which is not below what is committed.
+
+        Raises:
+            HeadwaterError: The log could not be cut.
+        """
+        async with self._lock:
+            await asyncio.to_thread(self._log.cut_back, to)
+            self._resets = {shard: lsn for shard, lsn in self._resets.items() if lsn <= to.lsn}
+            if self.applied.lsn > to.lsn:
+                self._reached(to)
+
+    def _why_unfit(self, applier: ShardApplier) -> str | None:
+        if applier.damage is not None:
+            return applier.damage
+        contains, history = applier.applied, self._log.epochs
+        if contains is None:
+            return (
+                "it holds nothing, and the log no longer begins at the beginning" if history.base != START else None
+            )
+        if contains.lsn < history.base.lsn or history.epoch_at(contains.lsn) == contains.epoch:
+            return None
+        if contains.lsn > history.last.lsn and self._resynced_in.get(applier.shard) == self._epoch:
+            return None
+        return f"it contains {contains}, which is not in the log from {history.base} to {history.last}"
+
+    async def _resync(self, shard: int) -> None:
+        applier = self.appliers[shard]
+        log.info("resync begins", shard=shard, reason=self.needs_resync.get(shard, "asked for"))
+        epoch = self._epoch
+        resync = self._resync_of(applier, self._thread)
+        position = await resync.run(self._exchange)
+        self._resynced_in[shard] = epoch
+        self._broken.pop(shard, None)
+        if self._resets.get(shard, position.lsn + 1) <= position.lsn:
+            del self._resets[shard]
+        self.counters.resyncs += 1
+        self.counters.resync_pages += resync.pages_received
+        self.counters.resync_bytes += resync.bytes_received
+        log.info("resync ended", shard=shard, position=str(position), pages=resync.pages_received)
+        self._notify()
+
+    async def _apply_for_ever(self) -> None:
+        backoff = Backoff()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while self.applied.lsn < self.committed_lsn:
+                    await self._apply_round()
+                    self.trouble = None
+                    backoff.reset()
+            except (HeadwaterError, OSError) as error:
+                self.trouble = str(error)
+                self.counters.failed_rounds += 1
+                log.warning("applying failed", reason=self.trouble)
+                await asyncio.sleep(backoff.next_delay())
+                self._wake.set()
+
+    async def _apply_round(self) -> None:
+        async with self._lock:
+            shards = self._thread.owned
+            outcome: Round = await self._thread.run(shards.apply, self.applied, self.committed_lsn)
+            self.counters.rounds += 1
+            if outcome.applied != self.applied:
+                self._reached(outcome.applied)
+            if outcome.resync_shard is not None:
+                self._broken[outcome.resync_shard] = outcome.reason
+                await self._resync(outcome.resync_shard)
+            if abs(self._log.size_bytes - self._tidied_at_bytes) >= TIDY_EVERY_BYTES:
+                await self._thread.run(shards.tidy, self.applied.lsn)
+                self._tidied_at_bytes = self._log.size_bytes
+
+    def _reached(self, position: Position) -> None:
+        self.applied = position
+        self._notify()
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener(self.applied)

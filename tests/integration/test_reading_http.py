@@ -1,0 +1,217 @@
+"""The read side over HTTP and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from agent_core.errors import InvalidRequest
+from agent_core.position import Position
+from agent_core.routing import ShardLayout
+from replica.reading import http_models as models
+from replica.reading.http import POSITION_HEADER, install_error_handler, parse_min_positions, reading_routes
+from replica.reading.positions import AppliedPositions
+from replica.reading.reading import Reading
+from tests.reading_shards import WrittenShards
+
+LAYOUT = ShardLayout(shard_count=4, shard_group_count=2)
+
+
+@pytest.fixture
+async def shards(tmp_path: Path) -> AsyncIterator[WrittenShards]:
+    written = WrittenShards(tmp_path, LAYOUT)
+    written.create_every_shard()
+    for number in range(5):
+        written.create(f"session-{number}", created_at=number, title=f"Title {number}", workspace="w")
+    written.append("session-1", '{"n": 12345678901234567890, "text": "é"}', "[1.0]", at=100)
+    yield written
+    written.close()
+
+
+@pytest.fixture
+async def client(tmp_path: Path, shards: WrittenShards) -> AsyncIterator[httpx.AsyncClient]:
+    applied = AppliedPositions(LAYOUT.shard_group_count)
+    applied.advance(0, Position(1, 40))
+    applied.advance(1, Position(2, 50))
+    reading = Reading.open(tmp_path, LAYOUT, applied)
+    app = FastAPI()
+    app.include_router(reading_routes(reading))
+    install_error_handler(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://node") as http:
+        yield http
+    await reading.close()
+
+
+def group_position(session_id: str) -> dict[str, Any]:
+    group = LAYOUT.group_of(LAYOUT.shard_of(session_id))
+    return {"group": group, "position": ["1:40", "2:50"][group]}
+
+
+async def test_sessions_are_listed_in_pages(client: httpx.AsyncClient) -> None:
+    first = await client.get("/v1/sessions", params={"page_size": 3, "workspace": "w", "text": "title"})
+    assert first.status_code == 200
+    page = models.SessionsResponse.model_validate_json(first.content)
+    assert [session.session_id for session in page.sessions] == ["session-1", "session-4", "session-3"]
+    assert page.sessions[0].entry_count == 2
+    assert page.sessions[0].metadata == {}
+    assert first.json()["positions"] == [{"group": 0, "position": "1:40"}, {"group": 1, "position": "2:50"}]
+    assert first.headers[POSITION_HEADER] == "0=1:40, 1=2:50"
+    rest = await client.get(
+        "/v1/sessions",
+        params={"page_token": page.next_page_token, "min_position": first.headers[POSITION_HEADER]},
+    )
+    assert [session["session_id"] for session in rest.json()["sessions"]] == ["session-2", "session-0"]
+    assert rest.json()["next_page_token"] == ""
+
+
+async def test_a_session_is_shown(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/sessions/session-1")
+    assert models.SessionResponse.model_validate_json(response.content).session.title == "Title 1"
+    position = group_position("session-1")
+    assert response.json()["position"] == position
+    assert response.headers[POSITION_HEADER] == f"{position['group']}={position['position']}"
+
+
+async def test_a_transcript_keeps_its_payloads_as_they_were_written(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/sessions/session-1/transcript", params={"limit": 1})
+    body = models.TranscriptResponse.model_validate_json(response.content)
+    assert body.more
+    assert '"payload":{"n": 12345678901234567890, "text": "é"}' in response.text
+    rest = await client.get("/v1/sessions/session-1/transcript", params={"after_seq": 1})
+    assert rest.json() == {
+        "entries": [
+            {"seq": 2, "kind": "message", "payload": [1.0], "created_at_ms": 100, "idempotency_key": "key-2"}
+        ],
+        "more": False,
+        "position": group_position("session-1"),
+    }
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_sql_is_answered_with_rows(client: httpx.AsyncClient, method: str) -> None:
+    asked: dict[str, Any] = {"sql": "SELECT title, :x AS x FROM sessions WHERE session_id = 'session-1'"}
+    asked |= {"session_id": "session-1", "max_rows": 5, "timeout_ms": 4000, "min_position": "1:1", "wait_ms": 0}
+    if method == "GET":
+        response = await client.get("/v1/query", params={**asked, "parameters": '{"x": 1}'})
+    else:
+        response = await client.post("/v1/query", json={**asked, "parameters": {"x": 1}})
+    assert response.status_code == 200, response.text
+    models.QueryResponse.model_validate_json(response.content)
+    assert response.json() == {
+        "columns": ["title", "x"],
+        "rows": [["Title 1", 1]],
+        "row_count": 1,
+        "truncated": False,
+        "shard": LAYOUT.shard_of("session-1"),
+        "position": group_position("session-1"),
+    }
+    assert response.headers[POSITION_HEADER].endswith(group_position("session-1")["position"])
+
+
+async def test_the_workspace_shard_is_asked_by_name(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/query", params={"sql": "SELECT shard FROM replication", "workspace": True})
+    assert response.json()["rows"] == [[LAYOUT.workspace_shard]]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "words"),
+    [
+        ("/v1/sessions/nobody", 404, "session_not_found", "'nobody'"),
+        ("/v1/sessions/nobody/transcript", 404, "session_not_found", "'nobody'"),
+        ("/v1/sessions/a%20b", 400, "invalid_request", "session_id"),
+        ("/v1/sessions?page_size=0", 400, "invalid_request", "page_size: Input should be greater"),
+        ("/v1/sessions?page_size=x", 400, "invalid_request", "got 'x'"),
+        ("/v1/sessions?page_token=x", 400, "invalid_request", "page_token"),
+        ("/v1/sessions?min_position=1:1", 400, "invalid_request", "names no group"),
+        ("/v1/sessions?min_position=7=1:1&wait_ms=0", 200, "", ""),
+        ("/v1/sessions/session-1?min_position=x", 400, "invalid_request", "epoch:lsn"),
+        ("/v1/sessions/session-1?min_position=9:9&wait_ms=1", 503, "position_not_reached", "9:9"),
+        ("/v1/sessions/session-1?wait_ms=30001", 400, "invalid_request", "wait_ms"),
+        ("/v1/sessions/session-1/transcript?after_seq=-1", 400, "invalid_request", "after_seq"),
+        ("/v1/sessions/session-1/transcript?after_seq=9223372036854775808", 400, "invalid_request", "after_seq"),
+        ("/v1/query?shard=0", 400, "invalid_request", "sql: Field required"),
+        ("/v1/query?sql=SELECT+1", 400, "invalid_request", "exactly one of shard, session_id and workspace"),
+        ("/v1/query?sql=SELECT+1&shard=0&session_id=a", 400, "invalid_request", "exactly one"),
+        ("/v1/query?sql=SELECT+1&shard=-1", 400, "invalid_request", "shard is -1"),
+        ("/v1/query?sql=SELECT+1&shard=0&timeout_ms=0", 400, "invalid_request", "time limit is 0 s"),
+        ("/v1/query?sql=SELECT+1&shard=0&parameters=x", 400, "invalid_request", "not JSON"),
+        ("/v1/query?sql=DELETE+FROM+entries&shard=0", 400, "query_refused", "refused DELETE"),
+        ("/v1/query?sql=SELECT+zeroblob(1e9)&shard=0", 400, "query_limit", "16777216 bytes"),
+        ("/v1/nothing", 404, "invalid_request", "Not Found"),
+    ],
+)
+async def test_errors_have_one_shape_and_name_what_is_wrong(
+    client: httpx.AsyncClient, path: str, status: int, code: str, words: str
+) -> None:
+    response = await client.get(path)
+    assert response.status_code == status, response.text
+    if code:
+        error = models.ErrorResponse.model_validate_json(response.content).error
+        assert error.code == code
+        assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "the body"),
+        (b"{", "the body"),
+        (b"[" * 10_000, "the body"),
+        (b'{"sql": "SELECT 1", "shard": 0, "colour": "red"}', "colour"),
+        (b'{"sql": "SELECT 1", "shard": "0"}', "shard"),
+        (b'{"sql": 1, "shard": 0}', "sql"),
+        (b'{"sql": "SELECT 1", "shard": 0, "parameters": "x"}', "parameters"),
+        (b'{"sql": "SELECT ?", "shard": 0, "parameters": [NaN]}', "parameters"),
+        (b'{"sql": "\\ud800", "shard": 0}', "the body"),
+        (b'{"sql": "SELECT 1", "shard": 0, "wait_ms": 31000, "min_position": "9:9"}', "0 to 30 s"),
+        (b" " * 3_000_000, "longer than"),
+    ],
+)
+async def test_a_body_is_checked_before_it_is_believed(client: httpx.AsyncClient, body: bytes, words: str) -> None:
+    response = await client.post("/v1/query", content=body)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["code"] == "invalid_request"
+    assert words in response.json()["error"]["message"]
+
+
+async def test_the_openapi_page_describes_answers_and_errors(client: httpx.AsyncClient) -> None:
+    description = (await client.get("/openapi.json")).json()
+    assert set(description["paths"]) == {
+        "/v1/sessions",
+        "/v1/sessions/{session_id}",
+        "/v1/sessions/{session_id}/transcript",
+        "/v1/query",
+    }
+    answers = description["paths"]["/v1/sessions"]["get"]["responses"]
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SessionsResponse")
+    assert answers["503"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorResponse")
+    assert "sql" in json.dumps(description["paths"]["/v1/query"]["post"]["requestBody"])
+
+
+@pytest.mark.parametrize(
+    ("text", "groups", "positions"),
+    [
+        ("", [0], {}),
+        ("3:4", [5], {5: Position(3, 4)}),
+        ("5=3:4", [5], {5: Position(3, 4)}),
+        ("4=3:4, 5=1:2", [5], {5: Position(1, 2)}),
+        ("0=3:4,1=1:2", range(2), {0: Position(3, 4), 1: Position(1, 2)}),
+    ],
+)
+def test_minimum_positions_are_read_in_both_forms(
+    text: str, groups: list[int], positions: dict[int, Position]
+) -> None:
+    assert parse_min_positions(text, groups) == positions
+
+
+@pytest.mark.parametrize("text", ["x", "1", "1:", ":1", "1:-1", "=1:1", "x=1:1", "1=1=1:1", "1:" + "9" * 5000])
+def test_what_is_no_position_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="min_position"):
+        parse_min_positions(text, [1])

@@ -1,0 +1,232 @@
+"""The read side over a real gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from agent_core.errors import (
+    HeadwaterError,
+    InvalidRequest,
+    PositionNotReached,
+    QueryRefused,
+    SessionNotFound,
+    Unavailable,
+)
+from agent_core.position import Position
+from agent_core.routing import ShardLayout
+from agent_core.rpc import read_pb2, read_pb2_grpc, replication_pb2, session_pb2
+from agent_core.rpc_errors import from_rpc_error
+from replica.reading.positions import AppliedPositions
+from replica.reading.queries import SessionFilter
+from replica.reading.reading import Reading
+from replica.reading.service import ReadingService
+from tests.reading_shards import WrittenShards
+
+LAYOUT = ShardLayout(shard_count=4, shard_group_count=2)
+SESSIONS = [f"session-{number}" for number in range(10)]
+
+
+@pytest.fixture
+async def shards(tmp_path: Path) -> AsyncIterator[WrittenShards]:
+    written = WrittenShards(tmp_path, LAYOUT)
+    written.create_every_shard()
+    for number, session_id in enumerate(SESSIONS):
+        written.create(session_id, created_at=number, metadata=json.dumps({"number": number}))
+    yield written
+    written.close()
+
+
+@pytest.fixture
+async def applied(shards: WrittenShards) -> AppliedPositions:
+    positions = AppliedPositions(LAYOUT.shard_group_count)
+    for group, lsn in enumerate(shards.lsns):
+        positions.advance(group, Position(1, lsn))
+    return positions
+
+
+@pytest.fixture
+async def stub(
+    tmp_path: Path, shards: WrittenShards, applied: AppliedPositions
+) -> AsyncIterator[read_pb2_grpc.ReadingAsyncStub]:
+    reading = Reading.open(tmp_path, LAYOUT, applied)
+    server = grpc.aio.server()
+    read_pb2_grpc.add_ReadingServicer_to_server(ReadingService(reading), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield read_pb2_grpc.ReadingStub(channel)
+    await server.stop(None)
+    await reading.close()
+
+
+async def failure(call: Awaitable[Any]) -> HeadwaterError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value)
+
+
+def position(epoch: int, lsn: int) -> replication_pb2.Position:
+    return replication_pb2.Position(epoch=epoch, lsn=lsn)
+
+
+async def test_pages_of_sessions_go_through_all_shards_once(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await stub.ListSessions(session_pb2.ListSessionsRequest(page_size=3, page_token=token))
+        seen += [session.session_id for session in page.sessions]
+        assert [(each.group, each.position.lsn) for each in page.positions] == list(enumerate(shards.lsns))
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == SESSIONS[::-1]
+
+
+async def test_a_session_is_answered_with_everything_about_it(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    shards.append("session-7", "{}", at=50)
+    answer = await stub.GetSession(session_pb2.GetSessionRequest(session_id="session-7"))
+    assert answer.session == session_pb2.Session(
+        session_id="session-7",
+        status="idle",
+        created_at_ms=7,
+        updated_at_ms=50,
+        entry_count=1,
+        metadata_json=b'{"number": 7}',
+    )
+    assert answer.position.group == LAYOUT.group_of(LAYOUT.shard_of("session-7"))
+
+
+async def test_the_position_is_the_groups_and_was_taken_before_the_read(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
+) -> None:
+    shard = LAYOUT.shard_of("session-1")
+    group = LAYOUT.group_of(shard)
+    applied.advance(group, Position(7, 1000))
+    answer = await stub.GetSession(session_pb2.GetSessionRequest(session_id="session-1"))
+    assert answer.position == session_pb2.GroupPosition(group=group, position=position(7, 1000))
+
+
+async def test_a_transcript_comes_in_pieces_that_fit_together(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    shards.append("session-1", '{"n":1}', '{"n":2}')
+    shards.fold(LAYOUT.shard_of("session-1"))
+    shards.append("session-1", '{"n":3}', at=9)
+    first = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id="session-1", limit=2))
+    assert ([entry.seq for entry in first.entries], first.more) == ([1, 2], True)
+    rest = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id="session-1", after_seq=2))
+    assert list(rest.entries) == [
+        session_pb2.Entry(seq=3, kind="message", payload_json=b'{"n":3}', created_at_ms=9, idempotency_key="key-3")
+    ]
+    assert not rest.more
+
+
+async def test_a_full_answer_fits_into_a_message_of_default_size(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    shards.append("session-1", *['"' + "x" * 300 + '"'] * 12_000)
+    request = session_pb2.GetTranscriptRequest(session_id="session-1", limit=10_000)
+    answer = await stub.GetTranscript(request)
+    assert answer.more
+    assert len(answer.entries) > 9000
+
+
+async def test_a_reader_sees_its_own_write_once_it_is_applied(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
+) -> None:
+    shard = LAYOUT.shard_of("session-1")
+    group = LAYOUT.group_of(shard)
+    wanted = Position(1, shards.lsns[group] + 1)
+    call = stub.GetTranscript(
+        session_pb2.GetTranscriptRequest(session_id="session-1", min_position=position(*wanted), wait_ms=20_000)
+    )
+    async with asyncio.timeout(10):
+        while not applied.waiting:  # noqa: ASYNC110 - a plain counter tells nobody that it rose
+            await asyncio.sleep(0.005)
+    shards.append("session-1", "{}")
+    applied.advance(group, wanted)
+    answer = await call
+    assert len(answer.entries) == 1
+    assert answer.position.position == position(*wanted)
+
+
+async def test_errors_arrive_as_what_they_are(stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards) -> None:
+    unknown = await failure(stub.GetSession(session_pb2.GetSessionRequest(session_id="nobody")))
+    assert type(unknown) is SessionNotFound
+    late = await failure(
+        stub.GetSession(
+            session_pb2.GetSessionRequest(session_id="session-1", min_position=position(9, 9), wait_ms=10)
+        )
+    )
+    assert type(late) is PositionNotReached
+    assert "9:9" in str(late)
+    refused = await failure(stub.Query(read_pb2.QueryRequest(sql="DROP TABLE sessions", shard=0)))
+    assert type(refused) is QueryRefused
+
+
+@pytest.mark.parametrize(
+    ("request_message", "words"),
+    [
+        (session_pb2.GetSessionRequest(session_id="a b"), "session_id"),
+        (session_pb2.GetSessionRequest(session_id="a", wait_ms=40_000, min_position=position(9, 9)), "0 to 30 s"),
+        (session_pb2.GetTranscriptRequest(session_id="a", limit=10_001), "limit is 10001; allowed are 1 to 10000"),
+        (session_pb2.GetTranscriptRequest(session_id="a", after_seq=2**63), "after_seq"),
+        (session_pb2.ListSessionsRequest(page_size=1001), "page_size is 1001"),
+        (session_pb2.ListSessionsRequest(page_token="?"), "page_token"),
+        (
+            session_pb2.ListSessionsRequest(min_positions=[session_pb2.GroupPosition(group=2)]),
+            "group 2; this cluster has 0 to 1",
+        ),
+        (read_pb2.QueryRequest(sql="SELECT 1"), "target is missing"),
+        (read_pb2.QueryRequest(sql="SELECT 1", workspace=False), "target is missing"),
+        (read_pb2.QueryRequest(sql="SELECT 1", shard=5), "shard is 5; this cluster has 0 to 3, and 4"),
+        (read_pb2.QueryRequest(sql=" ", shard=0), "sql is empty"),
+        (read_pb2.QueryRequest(sql="SELECT 1", shard=0, max_rows=100_001), "max_rows"),
+        (read_pb2.QueryRequest(sql="SELECT 1", shard=0, timeout_ms=30_001), "time limit"),
+    ],
+)
+async def test_a_wrong_field_is_named(
+    stub: read_pb2_grpc.ReadingAsyncStub, request_message: Any, words: str
+) -> None:
+    method = type(request_message).__name__.removesuffix("Request")
+    error = await failure(getattr(stub, method)(request_message))
+    assert type(error) is InvalidRequest
+    assert words in str(error)
+
+
+async def test_sql_runs_over_the_shard_that_is_asked_for(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    sql = "SELECT shard, ? FROM replication"
+    for target, shard in (
+        ({"shard": 2}, 2),
+        ({"session_id": "session-1"}, LAYOUT.shard_of("session-1")),
+        ({"workspace": True}, LAYOUT.workspace_shard),
+    ):
+        request = read_pb2.QueryRequest(sql=sql, parameters_json=b'["x"]', **target)
+        answer = await stub.Query(request)
+        assert json.loads(answer.rows_json) == [[shard, "x"]]
+        assert (answer.shard, answer.row_count, answer.truncated) == (shard, 1, False)
+        assert list(answer.columns) == ["shard", "?"]
+        assert answer.position.group == LAYOUT.group_of(shard)
+
+
+async def test_a_node_without_shards_lists_nothing_and_says_why_it_cannot_read_one(tmp_path: Path) -> None:
+    reading = Reading.open(tmp_path / "empty", LAYOUT, AppliedPositions(2))
+    assert (await reading.sessions(wanted=SessionFilter())).sessions == []
+    with pytest.raises(Unavailable, match="has not arrived"):
+        await reading.session("session-1")
+    with pytest.raises(Unavailable, match="has not arrived"):
+        await reading.query("SELECT 1", 0)
+    await reading.close()

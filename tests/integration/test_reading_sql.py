@@ -1,0 +1,455 @@
+"""SQL from outside against real worker processes: what it may do, and what it is stopped from doing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from agent_core.errors import (
+    HeadwaterError,
+    InvalidRequest,
+    Overloaded,
+    QueryLimit,
+    QueryRefused,
+    ShardDamaged,
+    Unavailable,
+)
+from agent_core.routing import ShardLayout
+from replica.reading.sql import workers as workers_module
+from replica.reading.sql.workers import SqlWorkers
+from tests.reading_shards import WrittenShards
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SHORT = 0.3
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+DEAF = "SELECT instr(zeroblob(8000000), zeroblob(4000000) || x'01')"
+"""Runs for hours within one step of SQLite, which does not look at the clock meanwhile."""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WrittenShards]:
+    written = WrittenShards(tmp_path_factory.mktemp("node"), ShardLayout(shard_count=1))
+    written.create("a", title="A title")
+    written.append("a", *(json.dumps({"text": "x" * 1000, "number": number}) for number in range(2000)))
+    written.fold(0)
+    written.append("a", '{"text": "tail"}')
+    yield written
+    written.close()
+
+
+@pytest.fixture(scope="module")
+def shard(shards: WrittenShards) -> Path:
+    return shards.path(0)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def workers() -> AsyncIterator[SqlWorkers]:
+    started = SqlWorkers()
+    yield started
+    await started.close()
+    assert started.running == 0
+
+
+def files_of(shard: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in shard.parent.iterdir()
+        if not path.name.endswith("-shm")  # readers mark their places in it
+    }
+
+
+async def rows(workers: SqlWorkers, shard: Path, sql: str, parameters: Any = None, **limits: Any) -> list[Any]:
+    parameters_json = b"" if parameters is None else json.dumps(parameters).encode()
+    result = await workers.query(shard, sql, parameters_json, **limits)
+    found = json.loads(result.rows_json)
+    assert len(found) == result.row_count
+    return list(found)
+
+
+async def test_a_worker_loads_one_sqlite_library_only() -> None:
+    script = (
+        "import sys, replica.reading.sql.worker; sys.exit(bool({'sqlean', 'grpc', 'aiosqlite'} & set(sys.modules)))"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    assert await process.wait() == 0
+
+
+async def test_a_query_reads_the_views_of_a_shard(workers: SqlWorkers, shard: Path) -> None:
+    result = await workers.query(shard, "SELECT session_id, title, entry_count FROM session_overview")
+    assert result == (["session_id", "title", "entry_count"], b'[["a","A title",2001]]', 1, False)
+    assert await rows(workers, shard, "SELECT count(*) FROM transcript WHERE session_id = 'a'") == [[2001]]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "expected"),
+    [
+        ("SELECT ?, ?, ?", [1, "two", None], [[1, "two", None]]),
+        ("SELECT :a, :b", {"a": 1.5, "b": True}, [[1.5, 1]]),
+        ("SELECT hex(?)", [{"base64": "AP8="}], [["00FF"]]),
+        ("SELECT x'00ff'", None, [[{"base64": "AP8="}]]),
+        ("SELECT 9e999, -9e999, 9e999 - 9e999, 1.5", None, [[None, None, None, 1.5]]),
+        ("SELECT 9223372036854775807, -9223372036854775808", None, [[2**63 - 1, -(2**63)]]),
+        ("SELECT CAST(x'ff41' AS TEXT)", None, [["\N{REPLACEMENT CHARACTER}A"]]),
+        ("SELECT char(1) || char(0) || 'é\N{CHEESE WEDGE}\"'", None, [['\x01\x00é\N{CHEESE WEDGE}"']]),
+        ("VALUES (1), (2)", None, [[1], [2]]),
+        ("SELECT value FROM json_each('[1, 2]')", None, [[1], [2]]),
+        ("SELECT json_extract(payload, '$.text') FROM transcript WHERE seq = 2001", None, [["tail"]]),
+        (
+            "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c LIMIT 3) SELECT n FROM c",
+            None,
+            [[1], [2], [3]],
+        ),
+        ("SELECT seq, row_number() OVER (ORDER BY seq DESC) FROM transcript WHERE seq < 3", None, [[2, 1], [1, 2]]),
+        ("SELECT name FROM pragma_table_info('entry_tail')", None, [["id"], ["first_entry"]]),
+        ("PRAGMA index_list(sessions)", None, [[0, "sqlite_autoindex_sessions_1", 1, "u", 0]]),
+        ("PRAGMA page_size", None, [[4096]]),
+        ("SELECT 1 WHERE 0", None, []),
+        ("SELECT 1;  -- a comment", None, [[1]]),
+    ],
+)
+async def test_plain_reads_are_answered(
+    workers: SqlWorkers, shard: Path, sql: str, parameters: Any, expected: list[Any]
+) -> None:
+    assert await rows(workers, shard, sql, parameters) == expected
+
+
+async def test_a_result_is_cut_at_its_rows_and_says_so(workers: SqlWorkers, shard: Path) -> None:
+    sql = "SELECT seq FROM transcript WHERE seq <= 3"
+    assert (await workers.query(shard, sql, max_rows=2))[1:] == (b"[[1],[2]]", 2, True)
+    assert (await workers.query(shard, sql, max_rows=3))[1:] == (b"[[1],[2],[3]]", 3, False)
+
+
+async def test_a_result_is_cut_at_its_bytes_and_says_so(workers: SqlWorkers, shard: Path) -> None:
+    result = await workers.query(shard, "SELECT a.payload FROM entries a, entries b LIMIT 100000", max_rows=100_000)
+    assert result.truncated
+    assert 8_300_000 < len(result.rows_json) <= 8 << 20
+    assert len(json.loads(result.rows_json)) == result.row_count
+
+
+REFUSED = [
+    "INSERT INTO sessions (session_id, created_at, folded_updated_at) VALUES ('x', 1, 1)",
+    "INSERT INTO entry_tail VALUES (2, 3) RETURNING *",
+    "UPDATE sessions SET title = 'x'",
+    "UPDATE sessions SET title = 'x' RETURNING title",
+    "DELETE FROM entries",
+    "REPLACE INTO entry_tail VALUES (1, 1)",
+    "WITH x AS (SELECT 1) DELETE FROM entries",
+    "DROP TABLE entries",
+    "DROP VIEW transcript",
+    "ALTER TABLE sessions ADD COLUMN x",
+    "CREATE TABLE x (a)",
+    "CREATE TEMP TABLE x (a)",
+    "CREATE TEMP TABLE x AS SELECT * FROM sessions",
+    "CREATE TEMP VIEW x AS SELECT 1",
+    "CREATE INDEX x ON sessions (title)",
+    "CREATE TEMP TRIGGER x AFTER INSERT ON sessions BEGIN SELECT 1; END",
+    "CREATE VIRTUAL TABLE x USING fts5(a)",
+    "CREATE VIRTUAL TABLE temp.x USING dbstat",
+    "EXPLAIN DELETE FROM entries",
+    "ATTACH '/tmp/x.db' AS x",
+    "ATTACH ':memory:' AS x",
+    "DETACH main",
+    "VACUUM",
+    "VACUUM INTO '/tmp/x.db'",
+    "REINDEX",
+    "ANALYZE",
+    "BEGIN",
+    "BEGIN EXCLUSIVE",
+    "COMMIT",
+    "ROLLBACK",
+    "SAVEPOINT x",
+    "RELEASE x",
+    "PRAGMA writable_schema = ON",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA journal_mode",
+    "PRAGMA query_only = OFF",
+    "PRAGMA query_only",
+    "PRAGMA user_version = 7",
+    "PRAGMA main.user_version(7)",
+    "PRAGMA page_size = 512",
+    "PRAGMA encoding = 'UTF-16'",
+    "PRAGMA hard_heap_limit = 0",
+    "PRAGMA temp_store_directory = '/tmp'",
+    "PRAGMA wal_checkpoint(TRUNCATE)",
+    "PRAGMA database_list",
+    "PRAGMA integrity_check",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    "PRAGMA cache_size = 100000000",
+    "PRAGMA mmap_size = 1000000000000",
+    "SELECT * FROM pragma_database_list",
+    "SELECT * FROM pragma_user_version(7)",
+    "SELECT load_extension('/tmp/x.so')",
+    "SELECT readfile('/etc/passwd')",
+    "SELECT writefile('/tmp/x', 'x')",
+    "SELECT fts3_tokenizer('simple')",
+    "SELECT fts3_tokenizer('simple', x'4141414141414141')",
+    "SELECT sqlite_log(1, 'x')",
+    "SELECT edit('x')",
+    "SELECT * FROM sqlite_dbpage",
+    "SELECT count(*) FROM sqlite_dbpage",
+    "SELECT * FROM sqlite_dbdata",
+    "SELECT count(*) FROM dbstat",
+    "SELECT * FROM sqlite_stmt",
+    "SELECT * FROM fts3tokenize('simple')",
+    "SELECT * FROM fsdir('/')",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE entries",
+    "SELECT 1 /* */ ; ;; DELETE FROM entries",
+    "-- nothing",
+    ";",
+    "SELEC 1",
+    "SELECT nothing FROM nowhere",
+    "SELECT 1\0; DROP TABLE entries",
+    "SELECT * FROM (SELECT 1 UNION ALL " + " UNION ALL ".join(["SELECT 1"] * 200) + ")",
+    "SELECT " + "(" * 400 + "1" + ")" * 400,
+    "SELECT " + "NOT " * 400 + "1",
+    "SELECT " + "-".join(["1"] * 400),
+    "SELECT " + ", ".join(["1"] * 1000),
+    "SELECT max(" + ", ".join(["1"] * 200) + ")",
+    "SELECT * FROM " + ", ".join(f"sessions s{number}" for number in range(70)),
+    "SELECT 'x' LIKE '" + "%_" * 3000 + "'",
+    "SELECT ?1000",
+]
+
+
+@pytest.mark.parametrize("sql", REFUSED, ids=lambda sql: sql[:60].replace("\0", "NUL"))
+async def test_whatever_is_not_a_plain_read_is_refused_and_changes_nothing(
+    workers: SqlWorkers, shard: Path, sql: str
+) -> None:
+    before = files_of(shard)
+    with pytest.raises(QueryRefused):
+        await workers.query(shard, sql)
+    assert files_of(shard) == before
+
+
+async def test_a_refusal_says_what_was_refused(workers: SqlWorkers, shard: Path) -> None:
+    with pytest.raises(QueryRefused, match="not authorized; this is read-only SQL: refused DELETE entries"):
+        await workers.query(shard, "DELETE FROM entries")
+    with pytest.raises(QueryRefused, match='near "SELEC": syntax error'):
+        await workers.query(shard, "SELEC 1")
+
+
+NESTED = "WITH t0 AS (SELECT 1 AS x), " + ", ".join(
+    f"t{level} AS (SELECT a.x FROM t{level - 1} a, t{level - 1} b)" for level in range(1, 40)
+)
+
+TOO_MUCH = {
+    "endless recursion": ENDLESS,
+    "endless rows": "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c WHERE n < 0",
+    "cartesian product": "SELECT count(*) FROM entries a, entries b, entries c, entries d",
+    "sorting a product": "SELECT a.payload || b.payload AS x FROM entries a, entries b ORDER BY x",
+    "distinct product": "SELECT count(DISTINCT a.payload || b.seq) FROM entries a, entries b",
+    "zeroblob": "SELECT zeroblob(1000000000)",
+    "randomblob": "SELECT hex(randomblob(1000000000))",
+    "printf": "SELECT length(printf('%.*c', 1000000000, 'x')) + length(zeroblob(1000000000))",
+    "replace": "SELECT replace(hex(zeroblob(4000000)), '0', hex(zeroblob(4000000)))",
+    "group_concat": "SELECT group_concat(a.payload) FROM entries a, entries b",
+    "json_group_array": "SELECT json_group_array(a.payload) FROM entries a, entries b",
+    "doubling": "WITH RECURSIVE c(t) AS (SELECT 'x' UNION ALL SELECT t || t FROM c) SELECT length(t) FROM c",
+    "wide row": "SELECT " + ", ".join(["zeroblob(16000000)"] * 400),
+    "one row past the bytes": "SELECT hex(zeroblob(5000000))",
+    "one row past the bytes once escaped": "SELECT replace(hex(zeroblob(2000000)), '0', char(1))",
+    "nested common tables": NESTED + " SELECT count(*) FROM t39",
+    "deaf to the clock": DEAF,
+    "long text": "SELECT 1 -- " + "x" * 100_000,
+}
+
+
+@pytest.mark.parametrize("attack", TOO_MUCH)
+async def test_whatever_needs_too_much_is_stopped_in_time_and_changes_nothing(
+    workers: SqlWorkers, shard: Path, attack: str
+) -> None:
+    before = files_of(shard)
+    started = time.monotonic()
+    with pytest.raises((QueryLimit, QueryRefused)):
+        await workers.query(shard, TOO_MUCH[attack], seconds=SHORT)
+    assert time.monotonic() - started < SHORT + workers_module.GRACE_SECONDS + 3
+    assert files_of(shard) == before
+    assert await rows(workers, shard, "SELECT 1") == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ("endless recursion", r"longer than its limit of 0\.3 s"),
+        ("deaf to the clock", r"longer than its limit of 0\.3 s, and its process was stopped"),
+        ("zeroblob", "more than 16777216 bytes in one value"),
+        ("one row past the bytes", "one row is larger than 8388608 bytes"),
+        ("long text", "sql is 100012 bytes long; allowed are 100000"),
+    ],
+)
+async def test_the_limit_that_was_passed_is_named(
+    workers: SqlWorkers, shard: Path, attack: str, message: str
+) -> None:
+    with pytest.raises(QueryLimit, match=message):
+        await workers.query(shard, TOO_MUCH[attack], seconds=SHORT)
+
+
+async def test_memory_is_bounded_and_its_limit_named(workers: SqlWorkers, shard: Path) -> None:
+    with pytest.raises(QueryLimit, match="more memory than its limit of 256 MiB"):
+        await workers.query(shard, TOO_MUCH["sorting a product"], seconds=20)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        (b"{", InvalidRequest),
+        (b"1", InvalidRequest),
+        (b'"text"', InvalidRequest),
+        (b"[[1]]", InvalidRequest),
+        (b'[{"a": 1}]', InvalidRequest),
+        (b'[{"base64": "%"}]', InvalidRequest),
+        (b'[{"base64": "AA==", "x": 1}]', InvalidRequest),
+        (b"[NaN]", InvalidRequest),
+        (b"[" * 100_000, InvalidRequest),
+        (b'["\\ud800"]', InvalidRequest),
+        (b"\xff", InvalidRequest),
+        (b"[1, 2]", QueryRefused),
+        (b"[]", QueryRefused),
+        (b'{"other": 1}', QueryRefused),
+        (b"[18446744073709551615]", QueryRefused),
+        (json.dumps([1] * 1000).encode(), QueryLimit),
+        (json.dumps(["x" * (1 << 20)]).encode(), QueryLimit),
+    ],
+)
+async def test_hostile_parameters_are_refused(
+    workers: SqlWorkers, shard: Path, parameters: bytes, error: type[HeadwaterError]
+) -> None:
+    with pytest.raises(error):
+        await workers.query(shard, "SELECT ?", parameters)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_rows": 0}, "max_rows is 0; allowed are 1 to 100000"),
+        ({"max_rows": 100_001}, "max_rows is 100001"),
+        ({"seconds": 0}, "time limit is 0 s"),
+        ({"seconds": 31}, "time limit is 31 s"),
+    ],
+)
+async def test_limits_have_limits(workers: SqlWorkers, shard: Path, limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        await workers.query(shard, "SELECT 1", **limits)
+
+
+async def test_a_query_does_not_keep_the_log_from_being_emptied(
+    workers: SqlWorkers, shards: WrittenShards, shard: Path
+) -> None:
+    await rows(workers, shard, "SELECT * FROM sessions")
+    with pytest.raises(QueryLimit):
+        await workers.query(shard, ENDLESS, seconds=SHORT)
+    with pytest.raises(QueryLimit):
+        await workers.query(shard, DEAF, seconds=SHORT)
+    blocked, *_ = shards.connections[0].execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not blocked
+    shards.append("a", "{}")
+
+
+async def test_a_damaged_or_absent_shard_is_called_so(workers: SqlWorkers, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.db"
+    await asyncio.to_thread(damaged.write_bytes, b"no database" * 1000)
+    with pytest.raises(ShardDamaged):
+        await workers.query(damaged, "SELECT * FROM sessions")
+    with pytest.raises(Unavailable):
+        await workers.query(tmp_path / "absent?.db", "SELECT 1")
+    assert not (tmp_path / "absent?.db").exists()
+
+
+async def running(workers: SqlWorkers, count: int) -> None:
+    async with asyncio.timeout(10):
+        while workers.queries < count:  # noqa: ASYNC110 - a plain counter tells nobody that it rose
+            await asyncio.sleep(0.005)
+
+
+async def test_a_cancelled_query_frees_its_worker_at_once(shard: Path) -> None:
+    workers = SqlWorkers(count=1)
+    for number in range(1, 3):
+        query = asyncio.create_task(workers.query(shard, DEAF, seconds=30))
+        await running(workers, 2 * number - 1)
+        query.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await query
+        assert await rows(workers, shard, "SELECT 1") == [[1]]
+    assert workers.killed == 2
+    await workers.close()
+
+
+async def test_a_worker_that_dies_is_replaced(shard: Path) -> None:
+    workers = SqlWorkers(count=1)
+    query = asyncio.create_task(workers.query(shard, DEAF, seconds=30))
+    await running(workers, 1)
+    (worker,) = workers._all
+    os.kill(worker._process.pid, signal.SIGKILL)
+    with pytest.raises(QueryLimit, match="used up"):
+        await query
+    assert await rows(workers, shard, "SELECT 1") == [[1]]
+    await workers.close()
+
+
+async def test_a_worker_that_died_while_idle_is_not_used(shard: Path) -> None:
+    workers = SqlWorkers(count=1)
+    assert await rows(workers, shard, "SELECT 1") == [[1]]
+    (worker,) = workers._all
+    os.kill(worker._process.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await worker._process.wait()
+    assert await rows(workers, shard, "SELECT 1") == [[1]]
+    await workers.close()
+
+
+async def test_a_query_waits_for_a_worker_no_longer_than_it_may_run(shard: Path) -> None:
+    workers = SqlWorkers(count=2)
+    hogs = [asyncio.create_task(workers.query(shard, ENDLESS, seconds=30)) for _ in range(2)]
+    await running(workers, 2)
+    started = time.monotonic()
+    with pytest.raises(Overloaded, match=r"busy for 0\.2 s"):
+        await workers.query(shard, "SELECT 1", seconds=0.2)
+    assert time.monotonic() - started < 2
+    for hog in hogs:
+        hog.cancel()
+    await asyncio.gather(*hogs, return_exceptions=True)
+    await workers.close()
+
+
+async def test_attackers_delay_others_by_no_more_than_their_own_limit(shard: Path) -> None:
+    workers = SqlWorkers(count=2)
+    attacks = [asyncio.create_task(workers.query(shard, ENDLESS, seconds=SHORT)) for _ in range(4)]
+    await running(workers, 2)
+    started = time.monotonic()
+    assert await rows(workers, shard, "SELECT 1", seconds=10) == [[1]]
+    assert time.monotonic() - started < 2 * (SHORT + workers_module.GRACE_SECONDS) + 3
+    await asyncio.gather(*attacks, return_exceptions=True)
+    await workers.close()
+
+
+async def test_queries_past_the_bound_are_turned_away(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "MAX_WAITING_QUERIES", 0)
+    workers = SqlWorkers()
+    with pytest.raises(Overloaded, match="0 queries wait"):
+        await workers.query(shard, "SELECT 1")
+    await workers.close()
+
+
+async def test_closing_ends_what_runs_and_starts_nothing_new(shard: Path) -> None:
+    workers = SqlWorkers()
+    query = asyncio.create_task(workers.query(shard, DEAF, seconds=30))
+    await running(workers, 1)
+    await workers.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        await query
+    with pytest.raises(Unavailable, match="stopping"):
+        await workers.query(shard, "SELECT 1")
+    assert workers.running == 0

@@ -1,0 +1,165 @@
+"""A resync between a real grpc.aio server and client on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from agent_core.database.build import PAGE_SIZE
+from agent_core.database.thread import DatabaseThread
+from agent_core.errors import HeadwaterError, Unavailable, WrongCluster
+from agent_core.rpc import replication_pb2 as pb
+from agent_core.rpc.replication_pb2_grpc import (
+    ReplicationServicer,
+    ReplicationStub,
+    add_ReplicationServicer_to_server,
+)
+from agent_core.rpc_errors import abort
+from agent_core.stream import CHANNEL_OPTIONS
+from primary.resync_source import ResyncSource
+from replica.apply import ShardApplier
+from replica.resync import ShardResync
+from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OnlyResync(ReplicationServicer):
+    """The one method of the service that these tests need."""
+
+    def __init__(self, source: ResyncSource) -> None:
+        self.source = source
+        self.hang_after: int | None = None
+        self.hangs = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def Resync(  # noqa: N802 - gRPC's name
+        self, request_iterator: AsyncIterator[pb.ResyncRequest], context: Context
+    ) -> AsyncIterator[pb.ResyncResponse]:
+        count = 0
+        try:
+            async with aclosing(self.source.serve(request_iterator)) as responses:
+                async for response in responses:
+                    if count == self.hang_after:
+                        self.hangs.set()
+                        await asyncio.Event().wait()
+                    yield response
+                    count += 1
+        except HeadwaterError as error:
+            await abort(context, error)
+        finally:
+            self.ended.set()
+
+    def Stream(self, request_iterator: object, context: object) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
+    def Seal(self, request: object, context: object) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
+
+@pytest.fixture
+async def history(tmp_path: Path) -> AsyncIterator[History]:
+    history = History(tmp_path / "primary.db")
+    history.fill(3000)
+    yield history
+    history.close()
+
+
+@pytest.fixture
+async def thread(tmp_path: Path) -> AsyncIterator[DatabaseThread[ShardApplier]]:
+    thread = await DatabaseThread.start(
+        lambda: ShardApplier.open(tmp_path / "standby.db", cluster_id=CLUSTER, shard=SHARD), name="applying"
+    )
+    yield thread
+    await thread.close()
+
+
+@pytest.fixture
+async def servicer(history: History) -> OnlyResync:
+    async def committed(_: int) -> None:
+        pass
+
+    return OnlyResync(
+        ResyncSource(cluster_id=CLUSTER, group=0, shard_paths={SHARD: history.path}, wait_committed=committed)
+    )
+
+
+@pytest.fixture
+async def server(servicer: OnlyResync) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    server = grpc.aio.server(options=CHANNEL_OPTIONS[:2])
+    add_ReplicationServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield server, port
+    await server.stop(None)
+
+
+@pytest.fixture
+async def channel(server: tuple[grpc.aio.Server, int]) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server[1]}", options=CHANNEL_OPTIONS) as channel:
+        yield channel
+
+
+def resync_of(thread: DatabaseThread[ShardApplier], cluster_id: str = CLUSTER) -> ShardResync:
+    return ShardResync(thread.owned, thread, cluster_id=cluster_id, node_id="standby-1", group=0)
+
+
+async def test_a_shard_is_brought_over_and_later_only_its_differing_pages(
+    thread: DatabaseThread[ShardApplier], history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+) -> None:
+    stub = ReplicationStub(channel)
+    assert await resync_of(thread).run(stub.Resync) == history.position
+    assert pages_of(thread.owned.path) == pages_of(history.path)
+    history.commit("UPDATE filling SET body = randomblob(3000) WHERE id % 100 = 0")
+    again = resync_of(thread)
+    assert await again.run(stub.Resync) == history.position
+    assert pages_of(thread.owned.path) == pages_of(history.path)
+    assert again.bytes_received + again.bytes_sent < 0.05 * thread.owned.page_count * PAGE_SIZE
+    assert servicer.source.served == 2
+
+
+async def test_the_error_of_the_source_arrives_as_itself(
+    thread: DatabaseThread[ShardApplier], channel: grpc.aio.Channel
+) -> None:
+    with pytest.raises(WrongCluster, match="this is cluster"):
+        await resync_of(thread, "another").run(ReplicationStub(channel).Resync)
+
+
+async def test_a_source_that_goes_away_leaves_the_old_state(
+    thread: DatabaseThread[ShardApplier],
+    history: History,
+    servicer: OnlyResync,
+    server: tuple[grpc.aio.Server, int],
+    channel: grpc.aio.Channel,
+) -> None:
+    await thread.run(thread.owned.apply, history.records[:1])
+    before = pages_of(thread.owned.path)
+    servicer.hang_after = 3
+    task = asyncio.create_task(resync_of(thread).run(ReplicationStub(channel).Resync))
+    await asyncio.wait_for(servicer.hangs.wait(), 10)
+    await server[0].stop(None)
+    with pytest.raises(Unavailable):
+        await task
+    assert pages_of(thread.owned.path) == before
+
+
+async def test_a_receiver_that_goes_away_frees_the_snapshot_of_the_source(
+    thread: DatabaseThread[ShardApplier], history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+) -> None:
+    servicer.hang_after = 3
+    task = asyncio.create_task(resync_of(thread).run(ReplicationStub(channel).Resync))
+    await asyncio.wait_for(servicer.hangs.wait(), 10)
+    assert servicer.source.active == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(servicer.ended.wait(), 10)
+    assert servicer.source.active == 0
+    assert history.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    assert thread.owned.applied is None

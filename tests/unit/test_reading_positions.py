@@ -1,0 +1,96 @@
+"""Waiting for positions."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.errors import InvalidRequest, PositionNotReached
+from agent_core.position import START, Position
+from replica.reading.positions import AppliedPositions, PositionWaiters
+
+POSITIONS = st.builds(Position, st.integers(0, 3), st.integers(0, 10))
+
+
+@given(st.lists(st.one_of(POSITIONS.map(lambda p: ("add", p)), POSITIONS.map(lambda p: ("advance", p)))))
+def test_a_waiter_is_released_by_the_first_position_that_reaches_it_and_only_once(
+    steps: list[tuple[str, Position]],
+) -> None:
+    waiters = PositionWaiters()
+    waiting: dict[int, Position] = {}
+    highest = START
+    for number, (step, position) in enumerate(steps):
+        if step == "add":
+            assert waiters.add(position, number) == (position > highest)
+            if position > highest:
+                waiting[number] = position
+        else:
+            highest = max(highest, position)
+            released = waiters.advance(position)
+            assert sorted(released) == sorted(n for n, wanted in waiting.items() if wanted <= highest)
+            for number_released in released:
+                del waiting[number_released]
+        assert waiters.applied == highest
+
+
+def test_a_waiter_that_gave_up_is_not_released() -> None:
+    waiters = PositionWaiters()
+    for number in range(5):
+        waiters.add(Position(1, number + 1), number)
+    waiters.discard(Position(1, 2), 1)
+    assert waiters.advance(Position(1, 4)) == [0, 2, 3]
+
+
+async def test_an_applied_position_is_not_waited_for() -> None:
+    applied = AppliedPositions(1)
+    applied.advance(0, Position(2, 5))
+    assert await applied.wait(0, Position(1, 900), deadline_seconds=0) == Position(2, 5)
+
+
+async def test_a_reader_waits_until_its_group_gets_there() -> None:
+    applied = AppliedPositions(2)
+    waiting = asyncio.create_task(applied.wait(1, Position(1, 3)))
+    await asyncio.sleep(0)
+    applied.advance(0, Position(1, 3))
+    applied.advance(1, Position(1, 2))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    applied.advance(1, Position(1, 4))
+    assert await waiting == Position(1, 4)
+    assert applied.waiting == 0
+
+
+async def test_a_position_never_goes_back() -> None:
+    applied = AppliedPositions(1)
+    applied.advance(0, Position(2, 5))
+    applied.advance(0, Position(1, 9))
+    assert applied.applied(0) == Position(2, 5)
+
+
+async def test_a_wait_that_ends_in_vain_names_both_positions() -> None:
+    applied = AppliedPositions(1)
+    applied.advance(0, Position(1, 7))
+    with pytest.raises(PositionNotReached, match=r"applied 1:7 .* reach 1:8 within 0.01 s"):
+        await applied.wait(0, Position(1, 8), deadline_seconds=0.01)
+    assert (applied.waiting, applied.timeouts) == (0, 1)
+    applied.advance(0, Position(1, 8))
+
+
+async def test_a_cancelled_reader_leaves_nothing_behind() -> None:
+    applied = AppliedPositions(1)
+    waiting = asyncio.create_task(applied.wait(0, Position(1, 8)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert applied.waiting == 0
+    applied.advance(0, Position(1, 8))
+
+
+@pytest.mark.parametrize("seconds", [-1, 30.5])
+async def test_the_wait_is_bounded(seconds: float) -> None:
+    with pytest.raises(InvalidRequest, match="0 to 30 s"):
+        await AppliedPositions(1).wait(0, Position(1, 1), deadline_seconds=seconds)

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.errors import InvalidRequest, LogDamaged, WrongCluster
+from agent_core.position import START, Position
+from agent_core.quorum import majority
+from agent_core.rpc import replication_pb2 as pb
+from agent_core.stream import from_message, to_message
+from replica.promises import PromiseFile
+from replica.voter import Voter
+from replica.voting import Promise, Refused, Sealed, SealQuestion, decide
+
+HERE = Position(3, 40)
+
+
+def test_a_higher_epoch_and_a_log_as_long_is_sealed():
+    assert decide(Promise(4, "a"), HERE, SealQuestion(5, "b", HERE)) == Sealed(Promise(5, "b"))
+
+
+@pytest.mark.parametrize("epoch", [3, 4])
+def test_an_epoch_that_is_promised_already_is_refused_with_the_promise(epoch: int):
+    assert decide(Promise(4, "a"), HERE, SealQuestion(epoch, "b", HERE)) == Refused(4, HERE)
+
+
+def test_even_the_same_candidate_does_not_get_its_epoch_twice():
+    assert decide(Promise(4, "a"), HERE, SealQuestion(4, "a", HERE)) == Refused(4, HERE)
+
+
+@pytest.mark.parametrize("last", [Position(3, 39), Position(2, 90), START])
+def test_a_shorter_log_is_refused_and_the_longer_one_named(last: Position):
+    assert decide(Promise(), HERE, SealQuestion(9, "b", last)) == Refused(0, HERE)
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from("abc"), st.permutations(range(5))), max_size=30))
+def test_no_epoch_ever_gets_two_majorities(questions: list[tuple[int, str, list[int]]]):
+    promises = [Promise() for _ in range(5)]
+    sealed: dict[int, dict[str, set[int]]] = {}
+    for epoch, candidate, order in questions:
+        for voter in order[:4]:
+            answer = decide(promises[voter], START, SealQuestion(epoch, candidate, START))
+            if isinstance(answer, Sealed):
+                promises[voter] = answer.promise
+                sealed.setdefault(epoch, {}).setdefault(candidate, set()).add(voter)
+    for votes in sealed.values():
+        assert sum(len(voters) >= majority(5) for voters in votes.values()) <= 1
+
+
+def promise_file(path: Path, *, cluster_id: str = "c", group: int = 0) -> PromiseFile:
+    return PromiseFile(path / "promises" / "group-000", cluster_id=cluster_id, group=group)
+
+
+def test_a_promise_is_found_again_after_a_restart(tmp_path: Path):
+    file = promise_file(tmp_path)
+    assert file.promise == Promise()
+    file.keep(Promise(7, "node-b"))
+    assert promise_file(tmp_path).promise == Promise(7, "node-b")
+    assert [entry.name for entry in (tmp_path / "promises").iterdir()] == ["group-000"]
+
+
+def test_a_promise_is_never_replaced_by_a_lower_one(tmp_path: Path):
+    file = promise_file(tmp_path)
+    file.keep(Promise(7, "b"))
+    with pytest.raises(ValueError, match="epoch 7 does not go beyond"):
+        file.keep(Promise(7, "a"))
+
+
+def test_a_damaged_promise_is_an_error_whichever_byte_is_bad(tmp_path: Path):
+    promise_file(tmp_path).keep(Promise(7, "b"))
+    path = tmp_path / "promises" / "group-000"
+    good = path.read_bytes()
+    for offset in range(len(good)):
+        path.write_bytes(good[:offset] + bytes([good[offset] ^ 0x11]) + good[offset + 1 :])
+        with pytest.raises(LogDamaged, match="damaged"):
+            promise_file(tmp_path)
+        path.write_bytes(good[:offset])
+        with pytest.raises(LogDamaged, match="damaged"):
+            promise_file(tmp_path)
+
+
+def test_a_promise_of_another_cluster_or_group_is_refused(tmp_path: Path):
+    promise_file(tmp_path).keep(Promise(7, "b"))
+    with pytest.raises(WrongCluster, match="cluster c"):
+        promise_file(tmp_path, cluster_id="other")
+    with pytest.raises(WrongCluster, match="group 1"):
+        promise_file(tmp_path, group=1)
+
+
+def voter(tmp_path: Path, last: Position = HERE) -> Voter:
+    return Voter(promise_file(tmp_path), node_id="v", cluster_id="c", group=0, last=lambda: last)
+
+
+def request(epoch: int, candidate: str = "a", last: Position = HERE, **other: object) -> pb.SealRequest:
+    fields: dict[str, object] = {"cluster_id": "c", "group": 0, **other}
+    return pb.SealRequest(epoch=epoch, candidate=candidate, last=to_message(last), **fields)
+
+
+async def test_a_voter_has_promised_durably_before_it_answers(tmp_path: Path):
+    answer = await voter(tmp_path).seal(request(5))
+    assert answer.sealed
+    assert promise_file(tmp_path).promise == Promise(5, "a")
+
+
+async def test_a_voter_raises_its_floor_before_the_promise_is_written(tmp_path: Path):
+    one = voter(tmp_path)
+    floors: list[int] = []
+    keep = one._file.keep
+
+    def watch(promise: Promise) -> None:
+        floors.append(one.floor)
+        keep(promise)
+
+    one._file.keep = watch  # type: ignore[method-assign] - the one moment that cannot be seen from outside
+    await one.seal(request(5))
+    assert floors == [5]
+
+
+async def test_a_promise_that_cannot_be_written_was_never_given(tmp_path: Path):
+    one = voter(tmp_path)
+    (tmp_path / "promises").write_text("in the way")
+    with pytest.raises(OSError):
+        await one.seal(request(5))
+    assert (one.floor, one.promise) == (0, Promise())
+
+
+async def test_a_refusal_names_the_promise_and_the_log(tmp_path: Path):
+    one = voter(tmp_path)
+    await one.seal(request(5))
+    answer = await one.seal(request(5, "b"))
+    assert (answer.sealed, answer.promised_epoch, from_message(answer.last)) == (False, 5, HERE)
+
+
+async def test_whoever_listens_hears_of_raised_epochs(tmp_path: Path):
+    one = voter(tmp_path)
+    heard: list[int] = []
+    one.on_raised(heard.append)
+    await one.adopt(3, "a")
+    await one.adopt(3, "a")
+    await one.seal(request(9, "b"))
+    assert heard == [3, 9]
+
+
+async def test_a_candidate_of_another_cluster_or_group_or_without_a_name_is_refused(tmp_path: Path):
+    one = voter(tmp_path)
+    with pytest.raises(WrongCluster):
+        await one.seal(request(5, cluster_id="other"))
+    with pytest.raises(InvalidRequest):
+        await one.seal(request(5, group=1))
+    with pytest.raises(InvalidRequest):
+        await one.seal(request(5, candidate=""))
