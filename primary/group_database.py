@@ -23,6 +23,7 @@ from agent_core.database.schema import (
     set_position,
     shard_path,
 )
+from agent_core.errors import ShardDamaged
 from agent_core.log.log import ReplicationLog
 from agent_core.log.record import Record, RecordCodec, RecordKind
 from agent_core.position import START, Position
@@ -33,8 +34,7 @@ from primary.mutation import Append, Creation, Mutation
 INSERT_ENTRY = "INSERT INTO entries (session, seq, kind, created_at, idempotency_key, payload) VALUES "
 VALUES_PER_ENTRY = 6
 INSERT_ENTRIES = tuple(
-    (rows, INSERT_ENTRY + ",".join(["(?,?,?,?,?,?)"] * rows))
-    for rows in (64, 32, 16, 8, 4, 2, 1)
+    (rows, INSERT_ENTRY + ",".join(["(?,?,?,?,?,?)"] * rows)) for rows in (64, 32, 16, 8, 4, 2, 1)
 )
 """A statement inserts one of these numbers of rows: few statements to keep compiled, few trips into SQLite."""
 INSERT_SESSION = (
@@ -157,8 +157,7 @@ class GroupDatabase:
                     state.connection.execute("ROLLBACK")
                 transaction.error = error
                 continue
-            captured = state.capture.capture()
-            assert captured is not None, "every transaction changes its shard's position"
+            captured = _captured(state)
             records.append(self._record(state, captured, position, now))
             written.wal_bytes += len(captured.frames)
             written.checkpoint_due |= state.capture.wal_bytes >= state.checkpoint_at_bytes
@@ -234,7 +233,7 @@ class GroupDatabase:
         state.connection.execute("BEGIN IMMEDIATE")
         set_position(state.connection, state.position, now)
         state.connection.execute("COMMIT")
-        state.capture.capture()
+        _captured(state)
         self.checkpoint(state.shard)
         self._append_bare(RecordKind.RESET, state.shard, now)
 
@@ -245,8 +244,7 @@ class GroupDatabase:
         migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
         set_position(state.connection, position, now)
         state.connection.execute("COMMIT")
-        captured = state.capture.capture()
-        assert captured is not None, "a migration changes its shard"
+        captured = _captured(state)
         self.log.append(self._record(state, captured, position, now), verify=False)
 
     def _record(self, state: ShardState, captured: CapturedTransaction, position: Position, now: int) -> bytes:
@@ -295,6 +293,18 @@ def _open_shard(path: Path, shard: int, checkpoint_bytes: int) -> ShardState:
     capture = WalCapture(path.with_name(path.name + "-wal"))
     checkpointed = position.lsn if capture.wal_bytes == 0 else 0
     return ShardState(shard, path, connection, capture, position, tail, checkpointed, checkpoint_bytes)
+
+
+def _captured(state: ShardState) -> CapturedTransaction:
+    """The transaction that was just committed.
+
+    Raises:
+        ShardDamaged: The WAL does not hold it. Every transaction changes its shard's position, so it must.
+    """
+    captured = state.capture.capture()
+    if captured is None:
+        raise ShardDamaged(f"shard {state.shard}: its WAL does not hold the transaction that was just committed")
+    return captured
 
 
 def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position, now: int) -> None:

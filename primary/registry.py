@@ -119,6 +119,11 @@ class SessionRegistry:
         return len(self._actors)
 
     @property
+    def subscribers(self) -> int:
+        """How many subscriptions are open."""
+        return sum(len(listeners) for listeners in self._news.values())
+
+    @property
     def memory_bytes(self) -> int:
         """What the actors take together, by estimate."""
         return sum(actor.memory_bytes for actor in self._actors.values())

@@ -8,6 +8,7 @@ A power cut may tear the WAL or the log elsewhere; then a shard stays ahead, and
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,52 +35,46 @@ class _Ahead:
 def log_unlogged(data_directory: Path, layout: ShardLayout, group: int, log: ReplicationLog) -> frozenset[int]:
     """Log what the shards' WALs still hold past the log's end, durably; the shards that stay ahead.
 
-    Nothing else may have the shards open: closing them empties their WALs.
+    Nothing else may have the shards open. They stay open here until the log is durable: closing empties a WAL.
     """
-    ahead = []
-    for shard in layout.shards_of(group):
-        path = shard_path(data_directory, layout.shard_file_name(shard))
-        if path.exists() and (found := _look(path, shard, log)) is not None:
-            ahead.append(found)
     codec = RecordCodec()
     left = set()
-    for found in sorted(ahead, key=lambda one: one.position):
-        follows = found.position.lsn == log.last.lsn + 1 and found.position.epoch >= log.last.epoch
-        if found.transaction is None or not follows:
-            left.add(found.shard)
-            continue
-        record = Record(
-            RecordKind.TRANSACTION,
-            group,
-            found.shard,
-            found.position,
-            found.transaction.page_count,
-            found.committed_at_ms,
-            found.transaction.frames,
-        )
-        log.append(codec.encode(record))
-    log.sync()
-    for path in (shard_path(data_directory, layout.shard_file_name(found.shard)) for found in ahead):
-        # Now that it is logged the WAL may go; until here nothing else could have emptied it.
-        open_for_writing(path).close()
+    with ExitStack() as open_shards:
+        ahead = []
+        for shard in layout.shards_of(group):
+            path = shard_path(data_directory, layout.shard_file_name(shard))
+            if path.exists() and (found := _look(path, shard, log.last, open_shards)) is not None:
+                ahead.append(found)
+        for found in sorted(ahead, key=lambda one: one.position):
+            follows = found.position.lsn == log.last.lsn + 1 and found.position.epoch >= log.last.epoch
+            if found.transaction is None or not follows:
+                left.add(found.shard)
+                continue
+            record = Record(
+                RecordKind.TRANSACTION,
+                group,
+                found.shard,
+                found.position,
+                found.transaction.page_count,
+                found.committed_at_ms,
+                found.transaction.frames,
+            )
+            log.append(codec.encode(record))
+        log.sync()
     return frozenset(left)
 
 
-def _look(path: Path, shard: int, log: ReplicationLog) -> _Ahead | None:
+def _look(path: Path, shard: int, last: Position, open_shards: ExitStack) -> _Ahead | None:
     connection = open_for_writing(path)
-    capture = None
+    open_shards.callback(connection.close)
+    position = read_position(connection)
+    if position is None or position.lsn <= last.lsn:
+        return None
+    (committed_at_ms,) = connection.execute("SELECT committed_at FROM replication").fetchone()
+    capture = WalCapture(path.with_name(path.name + "-wal"))
+    open_shards.callback(capture.close)
     try:
-        position = read_position(connection)
-        if position is None or position.lsn <= log.last.lsn:
-            return None
-        (committed_at_ms,) = connection.execute("SELECT committed_at FROM replication").fetchone()
-        capture = WalCapture(path.with_name(path.name + "-wal"))
-        try:
-            transaction = capture.last_transaction()
-        except ShardDamaged:
-            transaction = None
-        return _Ahead(shard, position, committed_at_ms, transaction)
-    finally:
-        if capture is not None:
-            capture.close()
-        connection.close()
+        transaction = capture.last_transaction()
+    except ShardDamaged:
+        transaction = None
+    return _Ahead(shard, position, committed_at_ms, transaction)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ import structlog
 
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
+from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement, CommitTracker
 from primary.accumulator import Accumulator, BatchLimits
@@ -51,16 +52,23 @@ class WriterSettings:
 
 @dataclass(slots=True)
 class WriterCounters:
-    """What metrics tell of the writer; all only grow."""
+    """What metrics tell of the writer; all only grow.
 
-    mutations: int = 0
+    Attributes:
+        acknowledged: Mutations that were told to be safe, by mode.
+        failed: Mutations whose callers got an error, by its code.
+        append_seconds: From submission to acknowledgement.
+    """
+
     transactions: int = 0
     batches: int = 0
-    failed_mutations: int = 0
-    unknown_mutations: int = 0
     wal_bytes: int = 0
-    fsyncs: int = 0
-    fsync_seconds: float = 0.0
+    acknowledged: Counter[Acknowledgement] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    append_seconds: Histogram = field(default_factory=lambda: Histogram(LATENCY_SECONDS))
+    fsync_seconds: Histogram = field(default_factory=lambda: Histogram(LATENCY_SECONDS))
+    batch_mutations: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZES))
+    batch_transactions: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZES))
 
 
 class GroupWriter:
@@ -127,6 +135,16 @@ class GroupWriter:
         return len(self._unreleased)
 
     @property
+    def queued_bytes(self) -> int:
+        """Their bytes."""
+        return self._accumulator.size_bytes
+
+    @property
+    def unreleased_bytes(self) -> int:
+        """Bytes of the mutations that are written and not visible yet."""
+        return self._unreleased_bytes
+
+    @property
     def full(self) -> bool:
         """Whether callers must wait for `room` before they submit."""
         return self._accumulator.full
@@ -167,11 +185,11 @@ class GroupWriter:
                 self._unreleased_bytes -= mutation.size_bytes
                 self._on_released(mutation)
                 if mutation.acknowledgement is self._visible_mode:
-                    mutation.acknowledge()
+                    self._acknowledge(mutation)
         for mode, awaiting in self._awaiting.items():
             safe_lsn = self._tracker.safe_lsn(mode) if awaiting else 0
             while awaiting and awaiting[0].position.lsn <= safe_lsn:
-                awaiting.popleft().acknowledge()
+                self._acknowledge(awaiting.popleft())
         if released:
             self._wake.set()
             if not self._unreleased and not self.queued:
@@ -237,15 +255,15 @@ class GroupWriter:
         counters = self.counters
         counters.batches += 1
         counters.wal_bytes += written.wal_bytes
-        counters.fsyncs += 1
-        counters.fsync_seconds += written.fsync_seconds
+        counters.fsync_seconds.observe(written.fsync_seconds)
+        counters.batch_transactions.observe(len(written.transactions))
+        counters.batch_mutations.observe(sum(len(transaction.mutations) for transaction in written.transactions))
         self.trouble = None
         for transaction in written.transactions:
             if transaction.error is not None:
                 self._refused(transaction)
                 continue
             counters.transactions += 1
-            counters.mutations += len(transaction.mutations)
             self._unreleased.append(transaction)
             for mutation in transaction.mutations:
                 mutation.position = transaction.position
@@ -256,7 +274,6 @@ class GroupWriter:
     def _refused(self, transaction: Transaction) -> None:
         self.trouble = f"shard {transaction.shard} refused a transaction: {transaction.error}"
         log.error("transaction failed", shard=transaction.shard, reason=str(transaction.error))
-        self.counters.failed_mutations += len(transaction.mutations)
         for mutation in reversed(transaction.mutations):
             self._withdraw(
                 mutation,
@@ -269,7 +286,19 @@ class GroupWriter:
         """The mutation left no trace."""
         if isinstance(mutation, Append):
             mutation.actor.withdraw(mutation)
-        mutation.fail(error)
+        self._fail(mutation, error)
+
+    def _acknowledge(self, mutation: Mutation) -> None:
+        if mutation.waiters:
+            self.counters.acknowledged[mutation.acknowledgement] += 1
+            submitted_at = mutation.expires_at - self._settings.acknowledgement_timeout_seconds
+            self.counters.append_seconds.observe(self._loop.time() - submitted_at)
+            mutation.acknowledge()
+
+    def _fail(self, mutation: Mutation, error: HeadwaterError) -> None:
+        if mutation.waiters:
+            self.counters.failed[error.code] += 1
+            mutation.fail(error)
 
     async def _expire(self) -> None:
         while True:
@@ -292,8 +321,7 @@ class GroupWriter:
 
     def _answer_unknown(self, mutations: Iterable[Mutation], error: OutcomeUnknown) -> None:
         for mutation in mutations:
-            self.counters.unknown_mutations += bool(mutation.waiters)
-            mutation.fail(error)
+            self._fail(mutation, error)
 
     def _make_room(self) -> None:
         if not self._accumulator.full:

@@ -202,7 +202,8 @@ class AppendStream:
         self._timer = None
         now = self._loop.time()
         unanswered = self.queue.elapse(now)
-        silent = now - self._heard_at >= self._timeout_seconds
+        # Half: the time until the stream stood, and until the append was sent, counts against the append.
+        silent = now - self._heard_at >= self._timeout_seconds / 2
         if unanswered and silent and self._stalled is not None and not self._stalled.done():
             self._stalled.set_result(None)
         self._set_timer()

@@ -41,11 +41,11 @@ async def test_one_batch_is_one_transaction_per_shard_and_one_fsync(tmp_path: Pa
         for name in "abcdef":
             await node.create(name)
         shards = {node.registry._layout.shard_of(name) for name in "abcdef"}
-        before = node.writer.counters.transactions, node.writer.counters.batches, node.writer.counters.fsyncs
+        before = node.writer.counters.transactions, node.writer.counters.batches, node.log.syncs
         for name in "abcdef" * 5:
             node.submit(name, "x")
         await node.answers.wait(30)
-        after = node.writer.counters.transactions, node.writer.counters.batches, node.writer.counters.fsyncs
+        after = node.writer.counters.transactions, node.writer.counters.batches, node.log.syncs
         assert (after[0] - before[0], after[1] - before[1], after[2] - before[2]) == (len(shards), 1, 1)
 
 

@@ -8,7 +8,10 @@ import pytest
 
 from agent_core.transcripts import BrokenLine, ImportedEntry, ImportedSession, UnreadableTranscript, read_transcript
 
-ISSUE = "We're currently solving the following issue within our repository. Here's the issue text:\nISSUE:\nTiles twice\nMore."
+ISSUE = (
+    "We're currently solving the following issue within our repository. Here's the issue text:\n"
+    "ISSUE:\nTiles twice\nMore."
+)
 
 
 def trajectory(*more: object, seconds: float = 0.25, **fields: object) -> dict[str, object]:

@@ -1,0 +1,117 @@
+"""The Administration service: a node's state, and digests of its shards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from agent_core.database.pages import PAGE_HASH_BYTES, RUN_PAGES, PageSnapshot, page_digest
+from agent_core.database.schema import shard_path
+from agent_core.errors import HeadwaterError, InvalidRequest, Unavailable
+from agent_core.lag import Lag
+from agent_core.position import START
+from agent_core.rpc import administration_pb2 as pb
+from agent_core.rpc.administration_pb2_grpc import AdministrationServicer
+from agent_core.rpc_errors import abort
+from agent_core.stream import to_message
+from ops.node_snapshot import GroupSnapshot, NodeSnapshot
+from ops.settings import NodeConfiguration
+
+
+class AdministrationService(AdministrationServicer):
+    """Answers operators."""
+
+    def __init__(self, configuration: NodeConfiguration, snapshot: Callable[[], NodeSnapshot]) -> None:
+        self._configuration = configuration
+        self._snapshot = snapshot
+
+    async def Status(  # noqa: N802 - the name in the proto
+        self, request: pb.StatusRequest, context: ServicerContext[Any, Any]
+    ) -> pb.StatusResponse:
+        """The node at this moment."""
+        node, configuration = self._snapshot(), self._configuration
+        wal_bytes: dict[int, int] = {}
+        for shard in node.shards:
+            wal_bytes[shard.group] = wal_bytes.get(shard.group, 0) + shard.wal_bytes
+        return pb.StatusResponse(
+            cluster_id=node.cluster_id,
+            node_id=node.node_id,
+            shard_count=configuration.cluster.shard_count,
+            shard_group_count=configuration.cluster.shard_group_count,
+            acknowledgement=configuration.cluster.acknowledgement,
+            groups=[self._group(group, wal_bytes.get(group.group, 0)) for group in node.groups],
+            http_address=configuration.own_address.http_address,
+            version=node.version,
+            not_ready=[*node.failures(), *node.not_ready],
+        )
+
+    async def ShardDigest(  # noqa: N802 - the name in the proto
+        self, request: pb.ShardDigestRequest, context: ServicerContext[Any, Any]
+    ) -> pb.ShardDigestResponse:
+        """The hashes of a shard's pages, in one snapshot."""
+        layout = self._configuration.cluster_map.layout
+        try:
+            if request.shard > layout.workspace_shard:
+                raise InvalidRequest(f"shard is {request.shard}; allowed are 0 to {layout.workspace_shard}")
+            path = shard_path(self._configuration.node.data_directory, layout.shard_file_name(request.shard))
+            if not path.exists():
+                raise Unavailable(f"shard {request.shard} has not arrived on this node yet")
+            return await asyncio.to_thread(_digest, path, request)
+        except HeadwaterError as error:
+            await abort(context, error)
+
+    def _group(self, group: GroupSnapshot, wal_bytes: int) -> pb.GroupStatus:
+        following = group.following
+        lag = following.lag if following is not None else Lag(0, 0, 0.0)
+        connected = "following" if following is not None and following.connected else "connecting"
+        return pb.GroupStatus(
+            group=group.group,
+            role=group.role,
+            primary=self._configuration.cluster_map.primary_of(group.group).node_id,
+            epoch=group.epoch,
+            durable=to_message(START._replace(epoch=group.epoch, lsn=group.durable_lsn)),
+            committed_lsn=group.committed_lsn,
+            applied_lsn=group.applied_lsn,
+            wal_bytes=wal_bytes,
+            log_bytes=group.log_bytes,
+            log_first_lsn=group.log_first_lsn,
+            standbys=[
+                pb.StandbyStatus(
+                    node_id=standby.node_id,
+                    connected=standby.connected,
+                    durable_lsn=standby.durable_lsn,
+                    applied_lsn=standby.applied_lsn,
+                    lag_transactions=standby.lag.transactions,
+                    lag_bytes=standby.lag.bytes,
+                    lag_seconds=standby.lag.seconds,
+                )
+                for standby in (group.primary.standbys if group.primary is not None else ())
+            ],
+            lag_transactions=lag.transactions,
+            lag_bytes=lag.bytes,
+            lag_seconds=lag.seconds,
+            state="leading" if group.role == "primary" else connected,
+        )
+
+
+def _digest(path: Path, request: pb.ShardDigestRequest) -> pb.ShardDigestResponse:
+    snapshot = PageSnapshot.open(path)
+    try:
+        hashes = b"".join(
+            snapshot.hashes(first, min(RUN_PAGES, snapshot.page_count - first + 1))
+            for first in range(1, snapshot.page_count + 1, RUN_PAGES)
+        )
+        assert len(hashes) == snapshot.page_count * PAGE_HASH_BYTES, "one hash a page"
+        return pb.ShardDigestResponse(
+            shard=request.shard,
+            position=to_message(snapshot.position or START),
+            page_count=snapshot.page_count,
+            digest=page_digest(hashes),
+            page_hashes=hashes if request.page_hashes else b"",
+        )
+    finally:
+        snapshot.close()

@@ -1,0 +1,81 @@
+"""A group that another node leads: this node follows it and applies what it commits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+
+from agent_core.position import Position
+from agent_core.rpc import replication_pb2 as pb
+from ops.group_context import GroupContext
+from ops.settings import MIB
+from replica.following import Follower
+from replica.group_shards import Keeping
+from replica.incoming import FollowerSettings
+from replica.standby_group import StandbyGroup
+
+
+class FollowingGroup:
+    """Follows one group.
+
+    Attributes:
+        shards: The group's shards, applied to.
+        follower: Keeps the group's log.
+    """
+
+    def __init__(self, context: GroupContext, shards: StandbyGroup, follower: Follower) -> None:
+        self.context = context
+        self.shards = shards
+        self.follower = follower
+        self._task = asyncio.create_task(follower.run(), name=f"follow group {context.group}")
+
+    @classmethod
+    async def start(cls, context: GroupContext) -> FollowingGroup:
+        """Open the shards and begin to follow.
+
+        Raises:
+            HeadwaterError: A shard cannot be opened.
+        """
+        configuration, cluster = context.configuration, context.cluster
+
+        def exchange(requests: AsyncIterator[pb.ResyncRequest]) -> AsyncIterable[pb.ResyncResponse]:
+            return context.peers.stub(context.primary).Resync(requests)
+
+        shards = await StandbyGroup.open(
+            context.data_directory,
+            cluster_id=cluster.cluster_id,
+            node_id=context.node_id,
+            layout=cluster.layout,
+            group=context.group,
+            log=context.log,
+            exchange=exchange,
+            keeping=Keeping(
+                checkpoint_bytes=configuration.storage.checkpoint_mib * MIB,
+                log_bytes=configuration.storage.log_retention_mib * MIB // 4,
+            ),
+        )
+
+        def applied(position: Position) -> None:
+            context.positions.advance(context.group, position)
+
+        applied(shards.applied)
+        shards.on_applied(applied)
+        heartbeat_seconds = configuration.replication.heartbeat_seconds
+        follower = Follower(
+            node_id=context.node_id,
+            cluster_id=cluster.cluster_id,
+            layout=cluster.layout,
+            group=context.group,
+            replication_log=context.log,
+            voter=context.voter,
+            shards=shards,
+            connect=lambda: context.peers.stub(context.primary),
+            settings=FollowerSettings(heartbeat_seconds=heartbeat_seconds, silence_seconds=20 * heartbeat_seconds),
+        )
+        return cls(context, shards, follower)
+
+    async def stop(self) -> None:
+        """Stop following and close the shards."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self.shards.close()

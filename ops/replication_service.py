@@ -1,0 +1,86 @@
+"""The Replication service: finds the group that a call is about and hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from grpc.aio import ServicerContext
+
+from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, Unavailable
+from agent_core.rpc import replication_pb2 as pb
+from agent_core.rpc.replication_pb2_grpc import ReplicationServicer
+from agent_core.rpc_errors import abort
+from ops.leading import LeadingGroup
+
+if TYPE_CHECKING:
+    from replica.voter import Voter
+
+
+class ReplicationService(ReplicationServicer):
+    """Serves standbys of the groups that this node leads, and candidates of all groups."""
+
+    def __init__(self, leading: Mapping[int, LeadingGroup], voters: Mapping[int, Voter]) -> None:
+        self._leading = leading
+        self._voters = voters
+
+    async def Stream(  # noqa: N802 - the name in the proto
+        self, request_iterator: AsyncIterator[pb.FromStandby], context: ServicerContext[Any, Any]
+    ) -> None:
+        """One standby's stream; always ends with an error's status."""
+        try:
+            first = await anext(request_iterator, None)
+            if first is None or not first.HasField("hello"):
+                raise InvalidRequest("a stream begins with a hello")
+            streams = self._group(first.hello.group).streams
+            if streams is None:
+                raise Unavailable(f"group {first.hello.group} is not led from here yet")
+        except HeadwaterError as error:
+            await abort(context, error)
+        await streams.serve(first.hello, request_iterator, context)
+
+    async def Resync(  # noqa: N802 - the name in the proto
+        self, request_iterator: AsyncIterator[pb.ResyncRequest], context: ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ResyncResponse]:
+        """One shard's resync."""
+        try:
+            first = await anext(request_iterator, None)
+            if first is None or not first.HasField("start"):
+                raise InvalidRequest("a resync begins with a start")
+            source = self._group(first.start.group).source
+            if source is None:
+                raise Unavailable(f"group {first.start.group} is not led from here yet")
+            async with aclosing(source.serve(_with_first(first, request_iterator))) as responses:
+                async for response in responses:
+                    yield response
+        except HeadwaterError as error:
+            await abort(context, error)
+
+    async def Seal(  # noqa: N802 - the name in the proto
+        self, request: pb.SealRequest, context: ServicerContext[Any, Any]
+    ) -> pb.SealResponse:
+        """A candidate asks for this node's promise."""
+        try:
+            voter = self._voters.get(request.group)
+            if voter is None:
+                raise InvalidRequest(f"group is {request.group}; this cluster has {len(self._voters)}")
+            return await voter.seal(request)
+        except HeadwaterError as error:
+            await abort(context, error)
+        except OSError as error:
+            await abort(context, Unavailable(f"the promise could not be made durable: {error}"))
+
+    def _group(self, group: int) -> LeadingGroup:
+        leading = self._leading.get(group)
+        if leading is None:
+            raise NotPrimary(f"group {group} is not led by this node")
+        return leading
+
+
+async def _with_first(
+    first: pb.ResyncRequest, rest: AsyncIterator[pb.ResyncRequest]
+) -> AsyncIterator[pb.ResyncRequest]:
+    yield first
+    async for request in rest:
+        yield request
