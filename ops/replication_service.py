@@ -25,7 +25,7 @@ class ReplicationService(ReplicationServicer):
         self._leading = leading
         self._voters = voters
 
-    async def Stream(  # noqa: N802 - the name in the proto
+    async def Stream(  # type: ignore[override] # noqa: N802 - it writes to the context instead of yielding
         self, request_iterator: AsyncIterator[pb.FromStandby], context: ServicerContext[Any, Any]
     ) -> None:
         """One standby's stream; always ends with an error's status."""

@@ -49,6 +49,8 @@ class StandbyProgress:
         durable_lsn: What the standby acknowledged as durable.
         applied_lsn: What the standby said that its shards contain.
         needed_after_lsn: It can go on as long as the log holds everything after this.
+        in_flight_bytes: Sent, and not acknowledged yet.
+        sent_bytes: Records sent since the start.
     """
 
     node: str
@@ -61,6 +63,7 @@ class StandbyProgress:
     applied_lsn: int = 0
     needed_after_lsn: int = 0
     in_flight_bytes: int = 0
+    sent_bytes: int = 0
     _in_flight: deque[tuple[int, int]] = field(default_factory=deque)
     _clock: CatchUpClock = field(init=False)
 
@@ -100,6 +103,7 @@ class StandbyProgress:
         """`size` bytes of records up to `through_lsn` were handed to the stream."""
         self.sent_lsn = through_lsn
         self.in_flight_bytes += size
+        self.sent_bytes += size
         self._in_flight.append((through_lsn, size))
 
     def saw_log_end(self, last_lsn: int, now: float) -> None:

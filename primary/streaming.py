@@ -209,8 +209,9 @@ class StandbyStreams:
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                # First, because gRPC may cancel this call a second time while it waits for the tasks.
                 self._forget(stream)
+                await asyncio.gather(*tasks, return_exceptions=True)
         log.info("stream ended", group=self._identity.group, standby=first.node_id, reason=str(reason))
         await abort(context, reason)
 

@@ -144,11 +144,11 @@ class IncomingStream:
         try:
             return await self._over
         finally:
+            if self._report is not None:
+                self._report.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._report is not None:
-                self._report.cancel()
 
     def finish(self, error: HeadwaterError) -> None:
         """End the stream with `error` unless it ends already."""

@@ -21,7 +21,8 @@ def read_transcript(path: Path) -> Iterator[ImportedSession | ImportedEntry | Br
     """Read a file: each session before its first entry, all else in the file's order.
 
     A file of lines is read twice, record by record, and never held in memory; what is held grows by about 100
-    bytes a record. A trajectory is held whole, up to `MAX_DOCUMENT_BYTES`.
+    bytes a record. A trajectory is held whole, up to `MAX_DOCUMENT_BYTES`; so is, while it is recognised, a file
+    whose first line is broken.
 
     Args:
         path: A regular file.

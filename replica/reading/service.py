@@ -48,6 +48,16 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
         self, request: session_pb2.ListSessionsRequest
     ) -> session_pb2.ListSessionsResponse:
         """A page of sessions, most recently updated first."""
+        return await self.list_sessions(request)
+
+    async def list_sessions(
+        self, request: session_pb2.ListSessionsRequest
+    ) -> session_pb2.ListSessionsResponse:
+        """What `ListSessions` answers; the Sessions service answers the same.
+
+        Raises:
+            HeadwaterError: As `Reading.sessions`.
+        """
         page = await self._reading.sessions(
             SessionFilter(request.workspace, request.status, request.model, request.text),
             page_size=request.page_size or DEFAULT_PAGE_SIZE,
