@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -33,6 +33,10 @@ from replica.promises import PromiseFile
 from replica.receiving import RefusalReason, Reset
 from replica.voter import Voter
 
+if TYPE_CHECKING:
+    # The asynchronous stub exists for type checkers only.
+    from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
+
 CLUSTER = "cluster-of-tests"
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=1)
 VOTERS = frozenset({"primary", "standby", "third"})
@@ -42,11 +46,21 @@ SETTINGS = FollowerSettings(silence_seconds=2.0, longest_delay_seconds=0.05)
 async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the conditions are looked at, not told
             await asyncio.sleep(0.002)
 
 
-class PrimarySide(ReplicationServicer):
+class StreamOnly(ReplicationServicer):
+    """The one call of the service that these tests make."""
+
+    def Resync(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        raise NotImplementedError
+
+    def Seal(self, request: Any, context: Any) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
+
+class PrimarySide(StreamOnly):
     """A log that is streamed: the writer's part of a primary is played by the test."""
 
     def __init__(
@@ -55,11 +69,12 @@ class PrimarySide(ReplicationServicer):
         *,
         epoch: int = 1,
         settings: StreamSettings | None = None,
-        log: ReplicationLog | None = None,
+        holds: bytes = b"",
         layout: ShardLayout = LAYOUT,
         segment_bytes: int = 1 << 20,
     ) -> None:
-        self.log = log or ReplicationLog.open(directory, cluster_id=CLUSTER, group=0, segment_bytes=segment_bytes)
+        self.log = ReplicationLog.open(directory, cluster_id=CLUSTER, group=0, segment_bytes=segment_bytes)
+        self.log.append(holds)
         self.epoch = epoch
         self.tracker = CommitTracker("primary", VOTERS, opening_lsn=self.log.last.lsn + 1)
         self.fenced_by: list[int] = []
@@ -83,9 +98,7 @@ class PrimarySide(ReplicationServicer):
         for frames in transactions:
             lsn += 1
             shard = 0 if kind is RecordKind.EPOCH else lsn % 4
-            block.append(
-                self.codec.encode(Record(kind, 0, shard, Position(self.epoch, lsn), 1, 0, frames))
-            )
+            block.append(self.codec.encode(Record(kind, 0, shard, Position(self.epoch, lsn), 1, 0, frames)))
         self.log.append(b"".join(block), verify=False)
         self.streams.doorbell.ring()
         self._durable("primary", self.log.sync())
@@ -111,10 +124,10 @@ class PrimarySide(ReplicationServicer):
 Tamper = Callable[[pb.FromPrimary], list[pb.FromPrimary]]
 
 
-class Between(ReplicationServicer):
+class Between(StreamOnly):
     """Passes streams on, and does to the primary's messages what a test tells it to."""
 
-    def __init__(self, stub: ReplicationStub) -> None:
+    def __init__(self, stub: ReplicationAsyncStub) -> None:
         self._stub = stub
         self.tamper: Tamper = lambda message: [message]
         self.hold = asyncio.Event()
@@ -123,7 +136,7 @@ class Between(ReplicationServicer):
     async def Stream(  # type: ignore[override]  # noqa: N802 - as above
         self, request_iterator: AsyncIterator[pb.FromStandby], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        call: Any = self._stub.Stream()
+        call = self._stub.Stream()
 
         async def upwards() -> None:
             with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -204,13 +217,12 @@ class StandbySide:
     """A follower with a log, promises, and shards that only take note."""
 
     def __init__(
-        self, directory: Path, stub: ReplicationStub, *, node_id: str = "standby", layout: ShardLayout = LAYOUT
+        self, directory: Path, stub: ReplicationAsyncStub, *, node_id: str = "standby", layout: ShardLayout = LAYOUT
     ) -> None:
         self.log = ReplicationLog.open(directory / "log", cluster_id=CLUSTER, group=0, segment_bytes=1 << 20)
+        self.primary = stub
         self.promises = PromiseFile(directory / "promise", cluster_id=CLUSTER, group=0)
-        self.voter = Voter(
-            self.promises, node_id=node_id, cluster_id=CLUSTER, group=0, last=lambda: self.log.last
-        )
+        self.voter = Voter(self.promises, node_id=node_id, cluster_id=CLUSTER, group=0, last=lambda: self.log.last)
         self.shards = Shards(self.log)
         self.follower = Follower(
             node_id=node_id,
@@ -220,7 +232,7 @@ class StandbySide:
             replication_log=self.log,
             voter=self.voter,
             shards=self.shards,
-            connect=lambda: stub,  # type: ignore[arg-type, return-value] - the asynchronous stub is a type only
+            connect=lambda: self.primary,
             settings=SETTINGS,
             chance=random.Random(1),
         )
@@ -250,7 +262,7 @@ class Wire:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
 
-    async def serve(self, servicer: ReplicationServicer) -> ReplicationStub:
+    async def serve(self, servicer: ReplicationServicer) -> ReplicationAsyncStub:
         """Serve on a free port of loopback; a stub for it."""
         server = grpc.aio.server(options=CHANNEL_OPTIONS)
         add_ReplicationServicer_to_server(servicer, server)
@@ -261,17 +273,19 @@ class Wire:
         self._stack.push_async_callback(channel.close)
         return ReplicationStub(channel)
 
-    async def primary(self, directory: Path, **options: Any) -> tuple[PrimarySide, ReplicationStub]:
+    async def primary(self, directory: Path, **options: Any) -> tuple[PrimarySide, ReplicationAsyncStub]:
         primary = PrimarySide(directory, **options)
         stub = await self.serve(primary)
         self._stack.push_async_callback(primary.close)
         return primary, stub
 
-    async def between(self, stub: ReplicationStub) -> tuple[Between, ReplicationStub]:
+    async def between(self, stub: ReplicationAsyncStub) -> tuple[Between, ReplicationAsyncStub]:
         between = Between(stub)
         return between, await self.serve(between)
 
-    def standby(self, directory: Path, stub: ReplicationStub, *, start: bool = True, **options: Any) -> StandbySide:
+    def standby(
+        self, directory: Path, stub: ReplicationAsyncStub, *, start: bool = True, **options: Any
+    ) -> StandbySide:
         standby = StandbySide(directory, stub, **options)
         self._stack.push_async_callback(standby.close)
         if start:

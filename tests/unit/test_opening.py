@@ -23,12 +23,12 @@ def sealed(epoch: int) -> Vote:
     return Vote(True, epoch, HERE)
 
 
-def test_it_begins_one_above_every_epoch_that_it_knows():
+def test_it_begins_one_above_every_epoch_that_it_knows() -> None:
     assert opening(promised_epoch=1).next_step() == Ask(4, VOTERS)
     assert opening(promised_epoch=8).next_step() == Ask(9, VOTERS)
 
 
-def test_a_majority_opens_the_epoch():
+def test_a_majority_opens_the_epoch() -> None:
     one = opening()
     one.next_step()
     one.answer("a", 4, sealed(4))
@@ -37,14 +37,14 @@ def test_a_majority_opens_the_epoch():
     assert one.next_step() == Opened(4)
 
 
-def test_one_voter_alone_is_a_majority_of_one():
+def test_one_voter_alone_is_a_majority_of_one() -> None:
     one = EpochOpening(voters="a", last=HERE, promised_epoch=3)
     one.next_step()
     one.answer("a", 4, sealed(4))
     assert one.next_step() == Opened(4)
 
 
-def test_a_voter_that_answers_twice_counts_once():
+def test_a_voter_that_answers_twice_counts_once() -> None:
     one = opening()
     one.next_step()
     one.answer("a", 4, sealed(4))
@@ -52,7 +52,7 @@ def test_a_voter_that_answers_twice_counts_once():
     assert isinstance(one.next_step(), Wait)
 
 
-def test_whoever_is_no_voter_does_not_count():
+def test_whoever_is_no_voter_does_not_count() -> None:
     one = opening()
     one.next_step()
     one.answer("a", 4, sealed(4))
@@ -60,7 +60,7 @@ def test_whoever_is_no_voter_does_not_count():
     assert isinstance(one.next_step(), Wait)
 
 
-def test_a_higher_promise_makes_it_ask_everyone_for_one_above_that():
+def test_a_higher_promise_makes_it_ask_everyone_for_one_above_that() -> None:
     one = opening()
     one.next_step()
     one.answer("a", 4, sealed(4))
@@ -71,7 +71,7 @@ def test_a_higher_promise_makes_it_ask_everyone_for_one_above_that():
     assert one.next_step() == Wait(frozenset("bc"))
 
 
-def test_a_longer_log_at_one_voter_does_not_matter_while_a_majority_is_to_be_had():
+def test_a_longer_log_at_one_voter_does_not_matter_while_a_majority_is_to_be_had() -> None:
     one = opening()
     one.next_step()
     one.answer("b", 4, Vote(False, 3, Position(3, 41)))
@@ -81,7 +81,7 @@ def test_a_longer_log_at_one_voter_does_not_matter_while_a_majority_is_to_be_had
     assert one.next_step() == Opened(4)
 
 
-def test_longer_logs_at_a_majority_end_it_and_the_longest_is_named():
+def test_longer_logs_at_a_majority_end_it_and_the_longest_is_named() -> None:
     one = opening()
     one.next_step()
     one.answer("b", 4, Vote(False, 3, Position(3, 50)))
@@ -90,7 +90,7 @@ def test_longer_logs_at_a_majority_end_it_and_the_longest_is_named():
 
 
 @given(st.data())
-def test_what_it_opens_was_sealed_by_a_majority_for_that_very_epoch(data: st.DataObject):
+def test_what_it_opens_was_sealed_by_a_majority_for_that_very_epoch(data: st.DataObject) -> None:
     one = opening()
     given_for: dict[int, set[str]] = {}
     for _ in range(data.draw(st.integers(0, 25))):
@@ -123,7 +123,9 @@ class Voters:
             raise Unavailable("no answer")
         agrees = request.epoch > self.promised[voter]
         self.promised[voter] = max(self.promised[voter], request.epoch)
-        return pb.SealResponse(sealed=agrees, promised_epoch=self.promised[voter], last=to_message(HERE), voter=voter)
+        return pb.SealResponse(
+            sealed=agrees, promised_epoch=self.promised[voter], last=to_message(HERE), voter=voter
+        )
 
 
 async def open_with(voters: Voters, **options: object) -> Opened | LongerLog:
@@ -134,27 +136,27 @@ async def open_with(voters: Voters, **options: object) -> Opened | LongerLog:
         group=0,
         candidate="a",
         backoff=Backoff(first_seconds=0.001, longest_seconds=0.001),
-        **options,  # type: ignore[arg-type] - on_waiting, where a test listens
+        **options,  # type: ignore[arg-type]  # on_waiting, where a test listens
     )
 
 
-async def test_opening_asks_every_voter_once_when_all_is_well():
+async def test_opening_asks_every_voter_once_when_all_is_well() -> None:
     voters = Voters(a=3, b=3, c=3)
     assert await open_with(voters) == Opened(4)
     assert sorted(voters.asked) == [("a", 4), ("b", 4), ("c", 4)]
 
 
-async def test_opening_goes_above_a_promise_that_only_a_minority_gave():
+async def test_opening_goes_above_a_promise_that_only_a_minority_gave() -> None:
     assert await open_with(Voters(a=3, b=3, c=9)) == Opened(10)
 
 
-async def test_opening_works_with_a_majority_of_the_voters():
+async def test_opening_works_with_a_majority_of_the_voters() -> None:
     voters = Voters(a=3, b=3, c=3)
     voters.down = {"c"}
     assert await open_with(voters) == Opened(4)
 
 
-async def test_opening_waits_for_a_majority_and_says_for_whom():
+async def test_opening_waits_for_a_majority_and_says_for_whom() -> None:
     voters = Voters(a=3, b=3, c=3)
     voters.down = {"b", "c"}
     reasons: list[str] = []
@@ -168,7 +170,7 @@ async def test_opening_waits_for_a_majority_and_says_for_whom():
     assert reasons[0] == "epoch 4 of group 0 waits for a seal of b, c"
 
 
-async def test_a_voter_that_hangs_does_not_hold_up_a_majority(tmp_path: Path):
+async def test_a_voter_that_hangs_does_not_hold_up_a_majority(tmp_path: Path) -> None:
     voters = Voters(a=3, b=3, c=3)
 
     async def ask(voter: str, request: pb.SealRequest) -> pb.SealResponse:

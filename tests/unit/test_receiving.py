@@ -38,7 +38,12 @@ def receiver(end: Position = END) -> Receiver:
 
 def message(*records: bytes, first_lsn: int = 11, epoch: int = EPOCH, last_lsn: int = 99) -> pb.Records:
     return pb.Records(
-        epoch=epoch, first_lsn=first_lsn, records=b"".join(records), committed_lsn=9, last_lsn=last_lsn, bytes_behind=7
+        epoch=epoch,
+        first_lsn=first_lsn,
+        records=b"".join(records),
+        committed_lsn=9,
+        last_lsn=last_lsn,
+        bytes_behind=7,
     )
 
 
@@ -51,7 +56,7 @@ def judge(one: Receiver, sent: pb.Records) -> Append | Refused:
     return one.records(sent, promised_epoch=EPOCH)
 
 
-def test_records_that_follow_the_log_are_accepted_as_one_block():
+def test_records_that_follow_the_log_are_accepted_as_one_block() -> None:
     one = receiver()
     block = record(11) + record(12)
     assert judge(one, message(block)) == Append(block, (), Heard(9, 99, 7))
@@ -59,13 +64,13 @@ def test_records_that_follow_the_log_are_accepted_as_one_block():
     assert one.last == Position(EPOCH, 13)
 
 
-def test_a_heartbeat_says_how_far_the_primary_is():
+def test_a_heartbeat_says_how_far_the_primary_is() -> None:
     one = receiver()
     assert judge(one, message(first_lsn=0)) == Append(b"", (), Heard(9, 99, 7))
     assert one.last == END
 
 
-def test_resets_are_pointed_out():
+def test_resets_are_pointed_out() -> None:
     reset = record(12, kind=RecordKind.RESET, shard=2)
     verdict = judge(receiver(), message(record(11), reset))
     assert isinstance(verdict, Append)
@@ -97,14 +102,14 @@ def test_resets_are_pointed_out():
 )
 def test_what_does_not_follow_the_log_is_refused_counted_and_leaves_nothing(
     sent: pb.Records, reason: RefusalReason
-):
+) -> None:
     one = receiver()
     assert refused(judge(one, sent)) is reason
     assert one.last == END
     assert {name: count for name, count in one.refusals.items() if count} == {reason: 1}
 
 
-def test_any_changed_byte_is_noticed():
+def test_any_changed_byte_is_noticed() -> None:
     good = record(11) + record(12)
     for offset in range(len(good)):
         bad = good[:offset] + bytes([good[offset] ^ 0x40]) + good[offset + 1 :]
@@ -114,13 +119,13 @@ def test_any_changed_byte_is_noticed():
             assert reason is RefusalReason.BAD_CHECKSUM
 
 
-def test_a_promise_given_during_the_stream_makes_its_epoch_too_low():
+def test_a_promise_given_during_the_stream_makes_its_epoch_too_low() -> None:
     one = receiver()
     assert refused(one.records(message(record(11)), promised_epoch=EPOCH + 1)) is RefusalReason.LOWER_EPOCH
 
 
 @given(st.binary(max_size=400))
-def test_rubbish_is_refused_and_never_raises(data: bytes):
+def test_rubbish_is_refused_and_never_raises(data: bytes) -> None:
     verdict = judge(receiver(), message(data))
     assert isinstance(verdict, Append) == (data == b"")
 
@@ -139,7 +144,7 @@ def take(one: Receiver, part: pb.RecordPart) -> Append | Refused:
     return one.part(part, promised_epoch=EPOCH)
 
 
-def test_a_record_in_parts_is_accepted_whole_with_the_last_one():
+def test_a_record_in_parts_is_accepted_whole_with_the_last_one() -> None:
     one = receiver()
     pieces = parts(100)
     for piece in pieces[:-1]:
@@ -149,7 +154,7 @@ def test_a_record_in_parts_is_accepted_whole_with_the_last_one():
     assert one.last == Position(EPOCH, 11)
 
 
-def test_a_heartbeat_may_come_between_parts():
+def test_a_heartbeat_may_come_between_parts() -> None:
     one = receiver()
     first, second = parts(len(LARGE) // 2 + 1)
     take(one, first)
@@ -157,13 +162,13 @@ def test_a_heartbeat_may_come_between_parts():
     assert take(one, second) == Append(LARGE)
 
 
-def test_records_after_a_record_cut_short_are_refused():
+def test_records_after_a_record_cut_short_are_refused() -> None:
     one = receiver()
     take(one, parts(100)[0])
     assert refused(judge(one, message(record(11)))) is RefusalReason.OUT_OF_ORDER
 
 
-def test_a_byte_changed_in_a_part_is_noticed():
+def test_a_byte_changed_in_a_part_is_noticed() -> None:
     one = receiver()
     first, second = parts(len(LARGE) - 5)
     take(one, first)
@@ -195,7 +200,9 @@ def changed(part: pb.RecordPart, **fields: int | bytes) -> pb.RecordPart:
         ({"data": b"x" * (MAX_BLOCK_BYTES + 1)}, RefusalReason.OVERSIZED),
     ],
 )
-def test_a_part_that_does_not_continue_the_last_is_refused(fields: dict[str, int | bytes], reason: RefusalReason):
+def test_a_part_that_does_not_continue_the_last_is_refused(
+    fields: dict[str, int | bytes], reason: RefusalReason
+) -> None:
     one = receiver()
     first, second, *_ = parts(100)
     take(one, first)
@@ -203,7 +210,7 @@ def test_a_part_that_does_not_continue_the_last_is_refused(fields: dict[str, int
     assert one.last == END
 
 
-def test_after_a_refusal_and_a_new_hello_the_same_record_is_accepted():
+def test_after_a_refusal_and_a_new_hello_the_same_record_is_accepted() -> None:
     one = receiver()
     take(one, parts(100)[0])
     refused(take(one, parts(100)[2]))
@@ -212,21 +219,21 @@ def test_after_a_refusal_and_a_new_hello_the_same_record_is_accepted():
     assert [take(one, piece) for piece in parts(100)][-1] == Append(LARGE)
 
 
-def test_a_welcome_of_a_lower_epoch_is_refused():
+def test_a_welcome_of_a_lower_epoch_is_refused() -> None:
     one = Receiver(group=0, shards=frozenset({1}))
     one.begin(END)
     verdict = one.welcome(pb.Welcome(epoch=2, shared=to_message(END)), promised_epoch=3, held=END)
     assert refused(verdict) is RefusalReason.LOWER_EPOCH
 
 
-def test_a_shared_point_past_the_end_of_the_log_is_refused():
+def test_a_shared_point_past_the_end_of_the_log_is_refused() -> None:
     one = Receiver(group=0, shards=frozenset({1}))
     one.begin(END)
     verdict = one.welcome(pb.Welcome(epoch=3, shared=pb.Position(epoch=2, lsn=11)), promised_epoch=3, held=END)
     assert refused(verdict) is RefusalReason.MALFORMED
 
 
-def test_a_welcome_that_asks_for_a_resync_names_where_the_log_begins_anew():
+def test_a_welcome_that_asks_for_a_resync_names_where_the_log_begins_anew() -> None:
     one = Receiver(group=0, shards=frozenset({1}))
     one.begin(END)
     welcome = pb.Welcome(
@@ -235,21 +242,21 @@ def test_a_welcome_that_asks_for_a_resync_names_where_the_log_begins_anew():
     assert one.welcome(welcome, promised_epoch=3, held=END) == Follow(3, "a", Position(3, 500), True, 500)
 
 
-def test_a_standby_is_not_behind_while_it_hears_that_nothing_is_missing():
+def test_a_standby_is_not_behind_while_it_hears_that_nothing_is_missing() -> None:
     lag = StandbyLag(0.0, heartbeat_seconds=0.1)
     lag.apply(10)
     lag.hear(last_lsn=10, bytes_behind=0, now=5.0)
     assert lag.measure(unapplied_bytes=0, now=5.15) == Lag(0, 0, 0.0)
 
 
-def test_the_lag_grows_while_a_dead_primary_is_silent():
+def test_the_lag_grows_while_a_dead_primary_is_silent() -> None:
     lag = StandbyLag(0.0, heartbeat_seconds=0.1)
     lag.apply(10)
     lag.hear(last_lsn=10, bytes_behind=0, now=5.0)
     assert lag.measure(unapplied_bytes=0, now=65.0).seconds == 60.0
 
 
-def test_the_lag_counts_what_was_heard_of_and_what_was_not_applied():
+def test_the_lag_counts_what_was_heard_of_and_what_was_not_applied() -> None:
     lag = StandbyLag(0.0, heartbeat_seconds=0.1)
     lag.hear(last_lsn=10, bytes_behind=0, now=1.0)
     lag.apply(10)

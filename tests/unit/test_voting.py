@@ -16,26 +16,26 @@ from replica.voting import Promise, Refused, Sealed, SealQuestion, decide
 HERE = Position(3, 40)
 
 
-def test_a_higher_epoch_and_a_log_as_long_is_sealed():
+def test_a_higher_epoch_and_a_log_as_long_is_sealed() -> None:
     assert decide(Promise(4, "a"), HERE, SealQuestion(5, "b", HERE)) == Sealed(Promise(5, "b"))
 
 
 @pytest.mark.parametrize("epoch", [3, 4])
-def test_an_epoch_that_is_promised_already_is_refused_with_the_promise(epoch: int):
+def test_an_epoch_that_is_promised_already_is_refused_with_the_promise(epoch: int) -> None:
     assert decide(Promise(4, "a"), HERE, SealQuestion(epoch, "b", HERE)) == Refused(4, HERE)
 
 
-def test_even_the_same_candidate_does_not_get_its_epoch_twice():
+def test_even_the_same_candidate_does_not_get_its_epoch_twice() -> None:
     assert decide(Promise(4, "a"), HERE, SealQuestion(4, "a", HERE)) == Refused(4, HERE)
 
 
 @pytest.mark.parametrize("last", [Position(3, 39), Position(2, 90), START])
-def test_a_shorter_log_is_refused_and_the_longer_one_named(last: Position):
+def test_a_shorter_log_is_refused_and_the_longer_one_named(last: Position) -> None:
     assert decide(Promise(), HERE, SealQuestion(9, "b", last)) == Refused(0, HERE)
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from("abc"), st.permutations(range(5))), max_size=30))
-def test_no_epoch_ever_gets_two_majorities(questions: list[tuple[int, str, list[int]]]):
+def test_no_epoch_ever_gets_two_majorities(questions: list[tuple[int, str, list[int]]]) -> None:
     promises = [Promise() for _ in range(5)]
     sealed: dict[int, dict[str, set[int]]] = {}
     for epoch, candidate, order in questions:
@@ -52,7 +52,7 @@ def promise_file(path: Path, *, cluster_id: str = "c", group: int = 0) -> Promis
     return PromiseFile(path / "promises" / "group-000", cluster_id=cluster_id, group=group)
 
 
-def test_a_promise_is_found_again_after_a_restart(tmp_path: Path):
+def test_a_promise_is_found_again_after_a_restart(tmp_path: Path) -> None:
     file = promise_file(tmp_path)
     assert file.promise == Promise()
     file.keep(Promise(7, "node-b"))
@@ -60,14 +60,14 @@ def test_a_promise_is_found_again_after_a_restart(tmp_path: Path):
     assert [entry.name for entry in (tmp_path / "promises").iterdir()] == ["group-000"]
 
 
-def test_a_promise_is_never_replaced_by_a_lower_one(tmp_path: Path):
+def test_a_promise_is_never_replaced_by_a_lower_one(tmp_path: Path) -> None:
     file = promise_file(tmp_path)
     file.keep(Promise(7, "b"))
     with pytest.raises(ValueError, match="epoch 7 does not go beyond"):
         file.keep(Promise(7, "a"))
 
 
-def test_a_damaged_promise_is_an_error_whichever_byte_is_bad(tmp_path: Path):
+def test_a_damaged_promise_is_an_error_whichever_byte_is_bad(tmp_path: Path) -> None:
     promise_file(tmp_path).keep(Promise(7, "b"))
     path = tmp_path / "promises" / "group-000"
     good = path.read_bytes()
@@ -80,7 +80,7 @@ def test_a_damaged_promise_is_an_error_whichever_byte_is_bad(tmp_path: Path):
             promise_file(tmp_path)
 
 
-def test_a_promise_of_another_cluster_or_group_is_refused(tmp_path: Path):
+def test_a_promise_of_another_cluster_or_group_is_refused(tmp_path: Path) -> None:
     promise_file(tmp_path).keep(Promise(7, "b"))
     with pytest.raises(WrongCluster, match="cluster c"):
         promise_file(tmp_path, cluster_id="other")
@@ -97,13 +97,13 @@ def request(epoch: int, candidate: str = "a", last: Position = HERE, **other: ob
     return pb.SealRequest(epoch=epoch, candidate=candidate, last=to_message(last), **fields)
 
 
-async def test_a_voter_has_promised_durably_before_it_answers(tmp_path: Path):
+async def test_a_voter_has_promised_durably_before_it_answers(tmp_path: Path) -> None:
     answer = await voter(tmp_path).seal(request(5))
     assert answer.sealed
     assert promise_file(tmp_path).promise == Promise(5, "a")
 
 
-async def test_a_voter_raises_its_floor_before_the_promise_is_written(tmp_path: Path):
+async def test_a_voter_raises_its_floor_before_the_promise_is_written(tmp_path: Path) -> None:
     one = voter(tmp_path)
     floors: list[int] = []
     keep = one._file.keep
@@ -112,12 +112,12 @@ async def test_a_voter_raises_its_floor_before_the_promise_is_written(tmp_path: 
         floors.append(one.floor)
         keep(promise)
 
-    one._file.keep = watch  # type: ignore[method-assign] - the one moment that cannot be seen from outside
+    one._file.keep = watch  # type: ignore[method-assign]  # the one moment that cannot be seen from outside
     await one.seal(request(5))
     assert floors == [5]
 
 
-async def test_a_promise_that_cannot_be_written_was_never_given(tmp_path: Path):
+async def test_a_promise_that_cannot_be_written_was_never_given(tmp_path: Path) -> None:
     one = voter(tmp_path)
     (tmp_path / "promises").write_text("in the way")
     with pytest.raises(OSError):
@@ -125,14 +125,14 @@ async def test_a_promise_that_cannot_be_written_was_never_given(tmp_path: Path):
     assert (one.floor, one.promise) == (0, Promise())
 
 
-async def test_a_refusal_names_the_promise_and_the_log(tmp_path: Path):
+async def test_a_refusal_names_the_promise_and_the_log(tmp_path: Path) -> None:
     one = voter(tmp_path)
     await one.seal(request(5))
     answer = await one.seal(request(5, "b"))
     assert (answer.sealed, answer.promised_epoch, from_message(answer.last)) == (False, 5, HERE)
 
 
-async def test_whoever_listens_hears_of_raised_epochs(tmp_path: Path):
+async def test_whoever_listens_hears_of_raised_epochs(tmp_path: Path) -> None:
     one = voter(tmp_path)
     heard: list[int] = []
     one.on_raised(heard.append)
@@ -142,7 +142,7 @@ async def test_whoever_listens_hears_of_raised_epochs(tmp_path: Path):
     assert heard == [3, 9]
 
 
-async def test_a_candidate_of_another_cluster_or_group_or_without_a_name_is_refused(tmp_path: Path):
+async def test_a_candidate_of_another_cluster_or_group_or_without_a_name_is_refused(tmp_path: Path) -> None:
     one = voter(tmp_path)
     with pytest.raises(WrongCluster):
         await one.seal(request(5, cluster_id="other"))

@@ -1,0 +1,54 @@
+"""`headwater bench`: figures from a cluster of real processes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import click
+import orjson
+
+from ops.benchmarks import AppendPlan, measure_appends, measure_lag
+
+
+@click.group()
+def bench() -> None:
+    """Measure a primary and two standbys, started for the purpose on loopback.
+
+    Example: headwater bench append --writers 64 --json
+    """
+
+
+@bench.command()
+@click.option("--writers", type=click.IntRange(1, 4096), default=64, show_default=True, help="Sessions at once.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.5), default=5.0, show_default=True, help="Each run's length."
+)
+@click.option("--runs", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--bytes", "entry_bytes", type=click.IntRange(32, 1 << 20), default=500, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def append(writers: int, seconds: float, runs: int, entry_bytes: int, as_json: bool) -> None:
+    """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on."""
+    plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes)
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
+        report(asyncio.run(measure_appends(Path(directory), plan)), as_json=as_json)
+
+
+@bench.command()
+@click.option("--rate", type=click.IntRange(1, 20_000), default=1000, show_default=True, help="Appends per second.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def lag(rate: int, seconds: float, as_json: bool) -> None:
+    """From an append's acknowledgement to its being visible on a standby."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
+        report(asyncio.run(measure_lag(Path(directory), rate=rate, seconds=seconds)), as_json=as_json)
+
+
+def report(figures: dict[str, object], *, as_json: bool) -> None:
+    """Print figures for a machine, or one a line."""
+    if as_json:
+        click.echo(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+        return
+    for name, value in figures.items():
+        click.echo(f"{name:28} {value}")

@@ -1,0 +1,75 @@
+"""What every command that talks to a node does alike: the option, the loop, and errors as one line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+import grpc.aio
+
+from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable
+from agent_core.rpc_errors import from_rpc_error
+
+EXIT_FAILED = 1
+EXIT_UNREACHABLE = 3
+EXIT_UNKNOWN = 4
+DEFAULT_NODE = "127.0.0.1:7101"
+MESSAGE_BYTES = 64 << 20
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def node_option(command: Command) -> Command:
+    """Add `--node`."""
+    return click.option(
+        "--node",
+        envvar="HEADWATER_NODE",
+        default=DEFAULT_NODE,
+        show_default=True,
+        metavar="HOST:PORT",
+        help="gRPC address of a node; also from the environment variable HEADWATER_NODE.",
+    )(command)
+
+
+def nodes_option(command: Command) -> Command:
+    """Add `--nodes`."""
+    return click.option(
+        "--nodes",
+        default="127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103",
+        show_default=True,
+        metavar="HOST:PORT,…",
+        help="gRPC addresses of the nodes.",
+    )(command)
+
+
+def addresses(nodes: str) -> list[str]:
+    """The addresses of a `--nodes` option."""
+    return [address.strip() for address in nodes.split(",") if address.strip()]
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel that takes answers as large as a node may give."""
+    return grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", MESSAGE_BYTES)])
+
+
+def run(work: Coroutine[Any, Any, int]) -> None:
+    """Run a command to its end and exit with its code; an error becomes one line."""
+    try:
+        code = asyncio.run(work)
+    except grpc.aio.AioRpcError as error:
+        code = _tell(from_rpc_error(error, unanswered=Unavailable))
+    except HeadwaterError as error:
+        code = _tell(error)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _tell(error: HeadwaterError) -> int:
+    click.echo(f"headwater: {error}", err=True)
+    if isinstance(error, OutcomeUnknown):
+        return EXIT_UNKNOWN
+    return EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_FAILED

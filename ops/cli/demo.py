@@ -1,0 +1,103 @@
+"""`headwater demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import grpc
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from agent_core.rpc.administration_pb2 import StatusRequest, StatusResponse
+from agent_core.rpc.administration_pb2_grpc import AdministrationStub
+from ops.cli.calls import EXIT_FAILED, run
+from ops.cli.status import status_table
+from ops.cli.up import overview
+from ops.demo import DemoProgress, run_demo
+from ops.local_cluster import LocalCluster
+
+REFRESH_SECONDS = 0.5
+STATUS_SECONDS = 0.3
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), help="End after this long. [default: at Ctrl-C]")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep the cluster's files here. [default: removed]")
+def demo(seconds: float | None, data: Path | None) -> None:
+    """Start a primary and two standbys, import the sample, append like a fleet of agents, compare the nodes.
+
+    The last line says how many entries were acknowledged and whether every standby holds them; the exit code
+    is 0 only if so.
+
+    Example: headwater demo --seconds 20
+    """
+    run(_demo(seconds, data))
+
+
+async def _demo(seconds: float | None, data: Path | None) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="headwater-demo-") as temporary:
+        view = LiveView(console)
+        with view:
+            outcome = await run_demo(
+                data or Path(temporary), seconds=seconds, stop=stop, show=view.show, refresh_seconds=REFRESH_SECONDS
+            )
+    console.print(str(outcome), highlight=False)
+    return 0 if outcome.held else EXIT_FAILED
+
+
+class LiveView:
+    """The cluster and the load, redrawn in place on a terminal; a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self._introduced = False
+        self._channels: dict[str, grpc.Channel] = {}
+        self._printed_at = 0.0
+
+    def __enter__(self) -> LiveView:
+        """Begin to draw."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last picture on the screen."""
+        if self._live is not None and self._introduced:
+            self._live.stop()
+        for channel in self._channels.values():
+            channel.close()
+
+    def show(self, cluster: LocalCluster, progress: DemoProgress) -> None:
+        """Draw the present state."""
+        if not self._introduced:
+            self._introduced = True
+            self._console.print(overview(cluster), highlight=False, markup=False)
+            self._channels = {node.node_id: grpc.insecure_channel(node.grpc_address) for node in cluster.addresses}
+            if self._live is not None:
+                self._live.start()
+        now = time.monotonic()
+        line = (
+            f"{progress.rate(now):6.0f} appends/s   latency p50 {progress.percentile(0.5) * 1e3:.1f} ms, "
+            f"p99 {progress.percentile(0.99) * 1e3:.1f} ms   {progress.acknowledged} entries acknowledged"
+        )
+        if self._live is not None:
+            found = {node: self._status(channel) for node, channel in self._channels.items()}
+            self._live.update(Group(status_table(found), Text(line)), refresh=True)
+        elif now - self._printed_at >= 2:
+            self._printed_at = now
+            self._console.print(line, highlight=False)
+
+    def _status(self, channel: grpc.Channel) -> StatusResponse | None:
+        try:
+            return AdministrationStub(channel).Status(StatusRequest(), timeout=STATUS_SECONDS)
+        except grpc.RpcError:
+            return None

@@ -1,0 +1,62 @@
+"""`headwater`: finds a command and imports only what that one needs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "node": ("ops.cli.node:node", "Run one node until SIGTERM."),
+    "up": ("ops.cli.up:up", "Start a local cluster of real processes."),
+    "demo": ("ops.cli.demo:demo", "Start a cluster, load it, and compare its nodes."),
+    "import": ("ops.cli.transcripts:import_transcripts", "Bring in transcripts of coding agents."),
+    "append": ("ops.cli.sessions:append", "Append one entry to a session."),
+    "show": ("ops.cli.sessions:show", "Print a session's transcript."),
+    "sessions": ("ops.cli.sessions:sessions", "List sessions, most recently updated first."),
+    "tail": ("ops.cli.sessions:tail", "Follow a session live."),
+    "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
+    "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
+    "verify": ("ops.cli.verify:verify", "Compare the shards of several nodes page by page."),
+    "bench": ("ops.cli.bench:bench", "Measure speed on a cluster of real processes."),
+}
+
+EPILOG = (
+    "Exit codes: 0 it worked; 1 it did not hold or failed; 2 the command line is wrong; "
+    "3 the node cannot be reached; 4 the outcome of a write is unknown."
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, epilog=EPILOG)
+@click.version_option(package_name="headwater")
+def main() -> None:
+    """Replicated storage for the sessions of coding agents.
+
+    Begin with `headwater up --nodes 3 --data ./cluster`, then `headwater import PATH` what you have.
+    """
+
+
+if __name__ == "__main__":
+    main()
