@@ -192,9 +192,7 @@ class IncomingStream:
         if message.HasField("records"):
             return self._receiver.records(message.records, promised_epoch=promised_epoch)
         if not message.HasField("part"):
-            return self._receiver.refuse(
-                RefusalReason.MALFORMED, "neither records nor a part of one came"
-            )
+            return self._receiver.refuse(RefusalReason.MALFORMED, "neither records nor a part of one came")
         part = message.part
         judge = partial(self._receiver.part, part, promised_epoch=promised_epoch)
         whole = part.offset + len(part.data) >= part.total_bytes

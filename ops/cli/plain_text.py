@@ -9,7 +9,7 @@ HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
 def plain(text: str) -> str:
-    """The text with every control or direction-changing character written as `\\uXXXX`; newline and tab stay."""
+    """The text with control and direction-changing characters spelled out as escapes; newline and tab stay."""
     return "".join(
         character
         if character in "\n\t" or unicodedata.category(character) not in HIDDEN

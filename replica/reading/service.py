@@ -50,9 +50,7 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
         """A page of sessions, most recently updated first."""
         return await self.list_sessions(request)
 
-    async def list_sessions(
-        self, request: session_pb2.ListSessionsRequest
-    ) -> session_pb2.ListSessionsResponse:
+    async def list_sessions(self, request: session_pb2.ListSessionsRequest) -> session_pb2.ListSessionsResponse:
         """What `ListSessions` answers; the Sessions service answers the same.
 
         Raises:

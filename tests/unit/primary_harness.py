@@ -76,7 +76,9 @@ class Primary:
         self.registry.append(NewEntry(session_id, "message", payload, 0, key, mode), self.answers, self.requests)
         return self.requests
 
-    async def append(self, session_id: str, text: str, *, key: str = "", mode: Acknowledgement | None = None) -> Outcome:
+    async def append(
+        self, session_id: str, text: str, *, key: str = "", mode: Acknowledgement | None = None
+    ) -> Outcome:
         request = self.submit(session_id, text, key=key, mode=mode)
         async with asyncio.timeout(10):
             while request not in self.answers.outcomes:
@@ -109,9 +111,7 @@ async def primary(
     log = ReplicationLog.open(directory / "log", cluster_id="test", group=0, segment_bytes=1 << 20)
     ahead = log_unlogged(directory, layout, 0, log)
     thread = await DatabaseThread.start(
-        lambda: GroupDatabase.open(
-            directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20
-        ),
+        lambda: GroupDatabase.open(directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20),
         name="group 0",
     )
     opening_lsn = await thread.run(thread.owned.begin_epoch, "test", ahead)

@@ -92,9 +92,10 @@ def voter(tmp_path: Path, last: Position = HERE) -> Voter:
     return Voter(promise_file(tmp_path), node_id="v", cluster_id="c", group=0, last=lambda: last)
 
 
-def request(epoch: int, candidate: str = "a", last: Position = HERE, **other: object) -> pb.SealRequest:
-    fields: dict[str, object] = {"cluster_id": "c", "group": 0, **other}
-    return pb.SealRequest(epoch=epoch, candidate=candidate, last=to_message(last), **fields)
+def request(epoch: int, candidate: str = "a", *, cluster_id: str = "c", group: int = 0) -> pb.SealRequest:
+    return pb.SealRequest(
+        cluster_id=cluster_id, group=group, epoch=epoch, candidate=candidate, last=to_message(HERE)
+    )
 
 
 async def test_a_voter_has_promised_durably_before_it_answers(tmp_path: Path) -> None:
