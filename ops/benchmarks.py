@@ -47,15 +47,17 @@ async def measure_appends(directory: Path, plan: AppendPlan) -> dict[str, object
     """Appends per second and their latency, each writer waiting for its own acknowledgement."""
     texts = payloads(plan.entry_bytes)
     rates, medians, tails = [], [], []
-    async with LocalCluster(directory, ClusterPlan(base_port=0)) as cluster:
-        async with Client(cluster.address("node-1").grpc_address) as client:
-            sessions = [(await client.create_session()).session_id for _ in range(plan.writers)]
-            await _append_for(client, sessions, texts, 1.0)  # the first second warms connections and caches
-            for _ in range(plan.runs):
-                latencies = sorted(await _append_for(client, sessions, texts, plan.seconds))
-                rates.append(len(latencies) / plan.seconds)
-                medians.append(latencies[len(latencies) // 2] * 1e3)
-                tails.append(latencies[int(len(latencies) * 0.99)] * 1e3)
+    async with (
+        LocalCluster(directory, ClusterPlan(base_port=0)) as cluster,
+        Client(cluster.address("node-1").grpc_address) as client,
+    ):
+        sessions = [(await client.create_session()).session_id for _ in range(plan.writers)]
+        await _append_for(client, sessions, texts, 1.0)  # the first second warms connections and caches
+        for _ in range(plan.runs):
+            latencies = sorted(await _append_for(client, sessions, texts, plan.seconds))
+            rates.append(len(latencies) / plan.seconds)
+            medians.append(latencies[len(latencies) // 2] * 1e3)
+            tails.append(latencies[int(len(latencies) * 0.99)] * 1e3)
     return {
         "writers": plan.writers,
         "entry_bytes": plan.entry_bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc.aio
@@ -48,17 +48,12 @@ def compare(shard: int, digests: Mapping[str, ShardDigestResponse]) -> ShardComp
     if all(other.digest == first.digest and other.page_count == first.page_count for other in others):
         return ShardComparison(shard, positions, first.page_count)
     pages = max(digest.page_count for digest in digests.values())
-    differing = tuple(
-        page
-        for page in range(1, pages + 1)
-        if len(
-            {
-                digest.page_hashes[(page - 1) * PAGE_HASH_BYTES : page * PAGE_HASH_BYTES]
-                for digest in digests.values()
-            }
-        )
-        > 1
-    )
+
+    def differs(page: int) -> bool:
+        place = slice((page - 1) * PAGE_HASH_BYTES, page * PAGE_HASH_BYTES)
+        return any(other.page_hashes[place] != first.page_hashes[place] for other in others)
+
+    differing = tuple(filter(differs, range(1, pages + 1)))
     return ShardComparison(
         shard, positions, first.page_count, differing[:PAGES_NAMED], f"{len(differing)} of {pages} pages differ"
     )
@@ -78,10 +73,8 @@ async def compare_nodes(channels: Mapping[str, grpc.aio.Channel]) -> list[ShardC
 async def _compare_shard(stubs: Mapping[str, AdministrationStub], shard: int) -> ShardComparison:
     for attempt in range(TRIES):
         request = ShardDigestRequest(shard=shard, page_hashes=True)
-        answers: Sequence[ShardDigestResponse] = await asyncio.gather(
-            *(stub.ShardDigest(request) for stub in stubs.values())
-        )
-        comparison = compare(shard, dict(zip(stubs, answers, strict=True)))
+        asked = {node: stub.ShardDigest(request) for node, stub in stubs.items()}
+        comparison = compare(shard, {node: await call for node, call in asked.items()})
         if comparison.problem is None or comparison.differing_pages or attempt == TRIES - 1:
             break
         await asyncio.sleep(PAUSE_SECONDS)

@@ -130,15 +130,15 @@ def sessions(node: str, workspace: str, status: str, model: str, text: str, limi
 
     Example: headwater sessions --workspace web --limit 20
     """
-    filters = {"workspace": workspace, "status": status, "model": model, "text": text}
-    run(_sessions(node, filters, limit, as_json=as_json))
+    run(_sessions(node, (workspace, status, model, text), limit, as_json=as_json))
 
 
-async def _sessions(node: str, filters: dict[str, str], limit: int, *, as_json: bool) -> int:
+async def _sessions(node: str, filters: tuple[str, str, str, str], limit: int, *, as_json: bool) -> int:
+    workspace, status, model, text = filters
     table = Table("session", "workspace", "title", "model", "entries", "updated")
     async with Client(node) as client:
         count = 0
-        async for session in client.list_sessions(**filters):
+        async for session in client.list_sessions(workspace=workspace, status=status, model=model, text=text):
             if as_json:
                 click.echo(orjson.dumps(asdict(session)))
             else:

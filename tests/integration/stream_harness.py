@@ -46,7 +46,7 @@ SETTINGS = FollowerSettings(silence_seconds=2.0, longest_delay_seconds=0.05)
 async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the conditions are looked at, not told
+        while not condition():
             await asyncio.sleep(0.002)
 
 

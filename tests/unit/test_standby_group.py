@@ -1,0 +1,325 @@
+"""A standby's shards of one group, with real SQLite files, a real log and a real resync, without a network."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent_core.database.build import PAGE_SIZE
+from agent_core.errors import Unavailable
+from agent_core.log.log import ReplicationLog
+from agent_core.log.record import Record, RecordCodec, RecordKind
+from agent_core.position import START, Position
+from agent_core.routing import ShardLayout
+from agent_core.rpc import replication_pb2 as pb
+from primary.resync_source import ResyncSource
+from replica.group_shards import Keeping
+from replica.receiving import Reset
+from replica.standby_group import StandbyGroup
+from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
+
+GROUP = SHARD
+LAYOUT = ShardLayout(shard_count=4, shard_group_count=4)
+CODEC = RecordCodec()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class Standby:
+    """A standby of one group with one shard, and the primary's shard beside it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "standby"
+        self.shard_path = self.directory / "shards" / LAYOUT.shard_file_name(SHARD)
+        self.history = History(directory / "primary.db")
+        self.log = ReplicationLog.open(
+            self.directory / "log", cluster_id=CLUSTER, group=GROUP, segment_bytes=100_000
+        )
+        self.source = ResyncSource(
+            cluster_id=CLUSTER, group=GROUP, shard_paths={SHARD: self.history.path}, wait_committed=self._committed
+        )
+        self.source_is_up = True
+        self.group: StandbyGroup | None = None
+
+    async def open(self, keeping: Keeping | None = None) -> StandbyGroup:
+        self.group = await StandbyGroup.open(
+            self.directory,
+            cluster_id=CLUSTER,
+            node_id="standby",
+            layout=LAYOUT,
+            group=GROUP,
+            log=self.log,
+            exchange=self._exchange,
+            keeping=keeping,
+        )
+        self.group.begin_stream(1)
+        return self.group
+
+    async def close(self) -> None:
+        if self.group is not None:
+            await self.group.close()
+            self.group = None
+
+    def receive(self) -> None:
+        """Take over what the primary logged since."""
+        for record in self.history.records[self.log.last.lsn :]:
+            self.log.append(CODEC.encode(replace(record, group=GROUP)))
+
+    def reset_shard(self) -> int:
+        """The primary's shard leaves the log's history: a transaction that no record tells of, and a reset."""
+        lsn = len(self.history.records) + 1
+        self.history.fill(5, table=f"unlogged_{lsn}")
+        self.history.records[-1] = Record(RecordKind.RESET, GROUP, SHARD, Position(1, lsn), 0, 0, b"")
+        return lsn
+
+    def is_equal(self) -> bool:
+        return pages_of(self.shard_path) == pages_of(self.history.path)
+
+    async def _committed(self, lsn: int) -> None:
+        """Everything is."""
+
+    def _exchange(self, requests: AsyncIterator[pb.ResyncRequest]) -> AsyncIterator[pb.ResyncResponse]:
+        if not self.source_is_up:
+            raise Unavailable("the primary is down")
+        return self.source.serve(requests)
+
+
+@pytest.fixture
+async def standby(tmp_path: Path) -> AsyncIterator[Standby]:
+    async with AsyncExitStack() as stack:
+        standby = Standby(tmp_path)
+        stack.callback(standby.log.close)
+        stack.callback(standby.history.close)
+        stack.push_async_callback(standby.close)
+        yield standby
+
+
+async def test_only_what_is_committed_is_applied(standby: Standby) -> None:
+    group = await standby.open()
+    for _ in range(5):
+        standby.history.fill(2)
+    standby.receive()
+    group.commit(3)
+    await until(lambda: group.applied == Position(1, 3))
+    applier = group.appliers[SHARD]
+    assert applier.applied == Position(1, 3)
+    group.commit(6)
+    await until(lambda: group.applied == Position(1, 6))
+    assert standby.is_equal()
+
+
+async def test_waiting_transactions_of_a_shard_merge_into_one(standby: Standby) -> None:
+    group = await standby.open()
+    for _ in range(20):
+        standby.history.fill(1)
+    standby.receive()
+    group.commit(21)
+    await until(lambda: group.applied == Position(1, 21))
+    assert (group.appliers[SHARD].transactions_applied, group.appliers[SHARD].commits) == (21, 1)
+
+
+async def test_what_is_committed_ahead_of_the_log_is_applied_when_it_arrives(standby: Standby) -> None:
+    group = await standby.open()
+    group.commit(2)
+    assert group.committed_lsn == 0
+    standby.history.fill(2)
+    standby.receive()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+
+
+async def test_whoever_listens_hears_of_each_applied_position(standby: Standby) -> None:
+    group = await standby.open()
+    heard: list[Position] = []
+    group.on_applied(heard.append)
+    standby.receive()
+    group.commit(1)
+    await until(lambda: heard == [Position(1, 1)])
+
+
+async def test_after_a_restart_the_applied_position_is_known_without_the_primary(standby: Standby) -> None:
+    group = await standby.open()
+    for _ in range(3):
+        standby.history.fill(2)
+    standby.receive()
+    group.commit(3)
+    await until(lambda: group.applied == Position(1, 3))
+    await standby.close()
+    group = await standby.open()
+    assert group.applied == Position(1, 3)
+    assert group.committed_lsn == 0
+
+
+async def test_a_shard_that_lost_its_last_transactions_is_replayed_from_the_log(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    standby.receive()
+    group.commit(1)
+    await until(lambda: group.applied == Position(1, 1))
+    await standby.close()
+    older = standby.shard_path.read_bytes()
+    group = await standby.open()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    await standby.close()
+    standby.shard_path.write_bytes(older)
+    group = await standby.open()
+    assert group.applied == Position(1, 1)
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    assert standby.is_equal()
+
+
+async def test_nothing_past_a_reset_is_acknowledged_until_its_shard_is_resynced(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    lsn = standby.reset_shard()
+    standby.history.fill(2)
+    group.expect_resets([Reset(SHARD, lsn)])
+    standby.receive()
+    assert group.acknowledgeable(4) == lsn == 3
+    standby.source_is_up = False
+    group.commit(3)
+    await until(lambda: group.trouble == "the primary is down")
+    assert group.applied == Position(1, 2)
+    assert group.acknowledgeable(4) <= 3
+    standby.source_is_up = True
+    await until(lambda: group.applied == Position(1, 3))
+    assert group.acknowledgeable(4) == 4
+    assert group.needs_resync == {}
+    assert group.counters.resyncs == 1
+    group.commit(4)
+    await until(lambda: group.applied == Position(1, 4))
+    assert standby.is_equal()
+    assert group.trouble is None
+
+
+async def test_a_reset_in_the_log_is_remembered_over_a_restart(standby: Standby) -> None:
+    await standby.open()
+    lsn = standby.reset_shard()
+    standby.history.fill(2)
+    standby.receive()
+    await standby.close()
+    group = await standby.open()
+    assert group.acknowledgeable(3) == lsn
+
+
+async def test_a_shard_ahead_of_the_log_is_unfit_until_it_is_resynced(standby: Standby) -> None:
+    group = await standby.open()
+    for _ in range(3):
+        standby.history.fill(2)
+    standby.receive()
+    group.commit(4)
+    await until(lambda: group.applied == Position(1, 4))
+    await standby.close()
+    standby.log.cut_back(Position(1, 2))
+    group = await standby.open()
+    assert "contains 1:4" in group.unfit_shards()[SHARD]
+    assert group.acknowledgeable(2) == 0
+    await group.resync([SHARD])
+    assert group.unfit_shards() == {}
+    assert group.acknowledgeable(2) == 2
+    # Another primary may not have what was fetched from the first one.
+    group.begin_stream(2)
+    assert SHARD in group.unfit_shards()
+
+
+async def test_a_cut_takes_back_the_applied_position_and_forgets_resets_beyond_it(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    lsn = standby.reset_shard()
+    group.expect_resets([Reset(SHARD, lsn)])
+    standby.receive()
+    await group.cut_back(Position(1, 2))
+    assert standby.log.last == Position(1, 2)
+    assert group.acknowledgeable(2) == 2
+    assert group.needs_resync == {}
+
+
+async def test_a_log_begun_anew_follows_a_resync_of_every_shard(standby: Standby) -> None:
+    group = await standby.open()
+    for _ in range(5):
+        standby.history.fill(2)
+    await group.begin_anew(Position(1, 4))
+    assert standby.is_equal()
+    assert (standby.log.base, standby.log.last, group.applied) == (Position(1, 4),) * 3
+    assert group.unfit_shards() == {}
+    for record in standby.history.records[4:]:
+        standby.log.append(CODEC.encode(replace(record, group=GROUP)))
+    group.commit(6)
+    await until(lambda: group.applied == Position(1, 6))
+    assert group.appliers[SHARD].transactions_applied == 0
+
+
+async def test_a_resync_that_fails_leaves_the_log_as_it_was(standby: Standby) -> None:
+    group = await standby.open()
+    standby.receive()
+    standby.source_is_up = False
+    with pytest.raises(Unavailable):
+        await group.begin_anew(Position(1, 4))
+    assert standby.log.last == Position(1, 1)
+    assert group.acknowledgeable(1) == 0
+
+
+async def test_a_damaged_shard_is_unfit_and_repaired_by_a_resync(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(20)
+    standby.receive()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    await standby.close()
+    data = bytearray(standby.shard_path.read_bytes())
+    data[PAGE_SIZE : 8 * PAGE_SIZE] = os.urandom(7 * PAGE_SIZE)
+    standby.shard_path.write_bytes(data)
+    group = await standby.open()
+    unfit = group.unfit_shards()
+    assert SHARD in unfit
+    await group.resync(unfit)
+    assert standby.is_equal()
+    assert group.unfit_shards() == {}
+
+
+async def test_a_shard_that_is_missing_is_replayed_only_if_the_log_begins_at_the_beginning(
+    standby: Standby,
+) -> None:
+    group = await standby.open()
+    assert group.unfit_shards() == {}
+    await standby.close()
+    standby.log.reset(Position(1, 4))
+    group = await standby.open()
+    assert "holds nothing" in group.unfit_shards()[SHARD]
+
+
+async def test_applied_log_is_dropped_down_to_what_is_kept_for_others(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replica.standby_group.TIDY_EVERY_BYTES", 50_000)
+    group = await standby.open(Keeping(checkpoint_bytes=1 << 30, log_bytes=300_000))
+    for _ in range(40):
+        lsn = standby.history.fill(10).position.lsn
+        standby.receive()
+        group.commit(lsn)
+        await until(lambda lsn=lsn: group.applied.lsn == lsn)  # type: ignore[misc]  # a lambda's default
+    assert standby.log.base > START
+    assert 300_000 <= standby.log.size_bytes <= 300_000 + 2 * 100_000
+    await standby.close()
+    assert standby.is_equal()
+
+
+async def test_a_wal_that_has_grown_is_checkpointed(standby: Standby) -> None:
+    group = await standby.open(Keeping(checkpoint_bytes=100_000))
+    for _ in range(10):
+        lsn = standby.history.fill(10).position.lsn
+        standby.receive()
+        group.commit(lsn)
+    await until(lambda: group.applied.lsn == 11)
+    assert group.appliers[SHARD].checkpoints_completed >= 1
+    assert group.appliers[SHARD].wal_bytes < 300_000
