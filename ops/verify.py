@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
@@ -13,6 +14,10 @@ from agent_core.position import Position
 from agent_core.rpc.administration_pb2 import ShardDigestRequest, ShardDigestResponse, StatusRequest
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from agent_core.stream import from_message
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists for type checkers only.
+    from agent_core.rpc.administration_pb2_grpc import AdministrationAsyncStub
 
 TRIES = 40
 PAUSE_SECONDS = 0.25
@@ -70,7 +75,7 @@ async def compare_nodes(channels: Mapping[str, grpc.aio.Channel]) -> list[ShardC
     return [await _compare_shard(stubs, shard) for shard in range(status.shard_count + 1)]
 
 
-async def _compare_shard(stubs: Mapping[str, AdministrationStub], shard: int) -> ShardComparison:
+async def _compare_shard(stubs: Mapping[str, AdministrationAsyncStub], shard: int) -> ShardComparison:
     for attempt in range(TRIES):
         request = ShardDigestRequest(shard=shard, page_hashes=True)
         asked = {node: stub.ShardDigest(request) for node, stub in stubs.items()}

@@ -157,9 +157,12 @@ class GroupShards:
         turn to be what is waited for.
         """
         held = range(self._log.base.lsn, applied_lsn)
-        # The first lsn with no more than the chosen bytes after it; the bytes fall as lsns rise.
-        keep_after = held.start + bisect_left(
-            held, -self._keeping.log_bytes, key=lambda lsn: -self._log.bytes_after(lsn)
+        # The last lsn with more than the chosen bytes after it; the bytes fall as lsns rise.
+        keep_after = max(
+            held.start,
+            held.start
+            + bisect_left(held, -self._keeping.log_bytes, key=lambda lsn: -self._log.bytes_after(lsn))
+            - 1,
         )
         for applier in self.appliers.values():
             needed_after = _needed_after(applier)

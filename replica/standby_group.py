@@ -193,7 +193,7 @@ class StandbyGroup:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
         unfit = {shard: self._why_unfit(applier) for shard, applier in self.appliers.items()}
         self._broken = {shard: reason for shard, reason in unfit.items() if reason is not None}
-        return self._broken
+        return dict(self._broken)
 
     async def resync(self, shards: Iterable[int]) -> None:
         """Make these shards equal to the primary's, one after the other.
