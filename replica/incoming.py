@@ -1,8 +1,8 @@
 """One open stream at the standby: what comes in is judged, appended, made durable and acknowledged.
 
-Two tasks share it. One reads messages, lets `Receiver` judge them and appends what is good; the other makes the
-log durable, many appends with one fsync, and acknowledges each time at once. Applying waits for neither, and
-neither waits for it.
+Three tasks share it. One reads messages, lets `Receiver` judge them and appends what is good; one makes the log
+durable, many appends with one fsync, and acknowledges each time at once; one watches for silence. Applying waits
+for none of them, and none of them waits for it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ Result = TypeVar("Result")
 
 IN_PLACE_BYTES = 4 * MESSAGE_BYTES
 """A larger record is checked and written on the log's thread, so that the event loop goes on meanwhile."""
+
+SILENT_TICKS = 4
+"""In how many steps silence is counted."""
 
 
 class FollowedShards(Protocol):
@@ -136,11 +139,13 @@ class IncomingStream:
         self._news = asyncio.Event()
         self._news.set()
         self._report: asyncio.TimerHandle | None = None
+        self._quiet_ticks: int | None = 0
         self._durable_lsn = self._applied_lsn = -1
 
     async def run(self) -> HeadwaterError:
         """Receive and acknowledge until the stream is over; returns why it is."""
-        tasks = [asyncio.create_task(self._until_failure(work)) for work in (self._read(), self._acknowledge())]
+        works = (self._read(), self._acknowledge(), self._watch())
+        tasks = [asyncio.create_task(self._until_failure(work)) for work in works]
         try:
             return await self._over
         finally:
@@ -171,21 +176,32 @@ class IncomingStream:
             self.finish(from_rpc_error(error, unanswered=Unavailable))
         except HeadwaterError as error:
             self.finish(error)
-        except TimeoutError:
-            self.finish(Unavailable(f"nothing was heard for {self._settings.silence_seconds:g} s"))
         except Exception as error:
             log.exception("following failed")
             self.finish(HeadwaterError(f"{type(error).__name__}: {error}"))
 
     async def _read(self) -> None:
         while True:
-            async with asyncio.timeout(self._settings.silence_seconds):
-                message = message_of(await self._call.read())
+            self._quiet_ticks = 0
+            message = message_of(await self._call.read())
+            self._quiet_ticks = None
             self._counters.messages += 1
             judged = await self._judge(message)
             if isinstance(judged, Refused):
                 raise error_of(judged)
             await self._take(judged)
+
+    async def _watch(self) -> None:
+        """End the stream when the primary is silent.
+
+        Silence is counted in ticks of this event loop and only while it waits for a message: a node that was
+        stalled itself must first read what lies waiting for it.
+        """
+        while self._quiet_ticks is None or self._quiet_ticks < SILENT_TICKS:
+            await asyncio.sleep(self._settings.silence_seconds / SILENT_TICKS)
+            if self._quiet_ticks is not None:
+                self._quiet_ticks += 1
+        raise Unavailable(f"nothing was heard for {self._settings.silence_seconds:g} s")
 
     async def _judge(self, message: pb.FromPrimary) -> Append | Refused:
         promised_epoch = self._voter.floor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from itertools import count
 
 import pytest
 
@@ -171,8 +170,15 @@ async def test_a_broken_stream_is_replaced_and_nothing_is_lost_or_doubled(
 
 async def test_a_refused_append_is_repeated_in_its_sessions_order(client: Client, primary: FakePrimary) -> None:
     primary.add_session("s1")
-    calls = count()
-    primary.refuse = lambda _append: Overloaded("full") if next(calls) < 2 else None
+    refused: list[bytes] = []
+
+    def until_both_were_refused(append: session_pb2.AppendRequest) -> Overloaded | None:
+        if refused.count(b"2"):
+            return None
+        refused.append(append.payload_json)
+        return Overloaded("full")
+
+    primary.refuse = until_both_were_refused
     first = asyncio.create_task(client.append("s1", "message", b"1"))
     await until(lambda: primary.taken)
     second = asyncio.create_task(client.append("s1", "message", b"2"))

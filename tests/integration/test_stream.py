@@ -19,7 +19,7 @@ from primary.progress import StandbyState
 from primary.streaming import StreamSettings
 from replica.following import FollowerState
 from replica.receiving import RefusalReason
-from tests.integration.stream_harness import CLUSTER, PrimarySide, Tamper, Wire, content, same, until
+from tests.integration.stream_harness import CLUSTER, SETTINGS, PrimarySide, Tamper, Wire, content, same, until
 
 SMALL_MESSAGES = StreamSettings(message_bytes=1000)
 
@@ -410,3 +410,13 @@ async def test_an_acknowledgement_comes_within_milliseconds(wire: Wire, tmp_path
     took.sort()
     # Generous: the machine may be busy. What is asserted is that no timer stands in the way.
     assert took[50] < 0.02
+
+
+async def test_a_node_that_was_stalled_itself_does_not_take_that_for_silence(wire: Wire, tmp_path: Path) -> None:
+    primary, stub = await wire.primary(tmp_path / "a")
+    standby = wire.standby(tmp_path / "b", stub)
+    await until(lambda: same(primary, standby))
+    time.sleep(SETTINGS.silence_seconds + 0.2)  # noqa: ASYNC251  # the stall is the point
+    primary.append([noise(100)])
+    await until(lambda: same(primary, standby))
+    assert standby.follower.counters.hellos == 1
