@@ -1,0 +1,54 @@
+"""When a write counts as committed."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.quorum import Acknowledgement, CommitTracker, majority
+
+VOTERS = frozenset({"a", "b", "c"})
+
+
+def test_a_majority_of_the_voters_commits() -> None:
+    tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    assert not tracker.durable("a", 5)
+    assert tracker.durable("b", 3)
+    assert tracker.committed_lsn == 3
+    assert tracker.durable("c", 4)
+    assert tracker.committed_lsn == 4
+
+
+def test_nothing_counts_before_the_record_that_opens_the_epoch() -> None:
+    tracker = CommitTracker("a", VOTERS, opening_lsn=10)
+    tracker.durable("a", 12)
+    assert not tracker.durable("b", 9)
+    assert tracker.durable("b", 10)
+    assert tracker.committed_lsn == 10
+
+
+def test_a_reader_counts_for_nothing() -> None:
+    tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    tracker.durable("a", 5)
+    assert not tracker.durable("reader", 5)
+
+
+def test_each_mode_has_its_own_measure() -> None:
+    tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    for node, lsn in (("a", 9), ("b", 7), ("c", 2)):
+        tracker.durable(node, lsn)
+    assert [tracker.safe_lsn(mode) for mode in Acknowledgement] == [9, 7, 2]
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(VOTERS)), st.integers(0, 100)), max_size=40))
+def test_what_is_committed_was_held_by_a_majority_at_once_and_never_goes_back(
+    reports: list[tuple[str, int]],
+) -> None:
+    tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    for node, lsn in reports:
+        before = tracker.committed_lsn
+        rose = tracker.durable(node, lsn)
+        assert tracker.committed_lsn >= before
+        if rose:
+            holders = [voter for voter, held in tracker.durable_lsns().items() if held >= tracker.committed_lsn]
+            assert len(holders) >= majority(len(VOTERS))

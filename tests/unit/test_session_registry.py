@@ -1,0 +1,126 @@
+"""Sessions come up, are let go, and are followed without gap or duplicate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent_core.errors import InvalidRequest, SessionNotFound
+from agent_core.rpc.session_pb2 import SubscribeEvent
+from primary.registry import ResidencySettings
+from primary.subscription import subscribe
+from tests.unit.primary_harness import primary
+
+NEVER = float("inf")
+
+
+async def test_an_evicted_session_comes_back_with_everything(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        await node.append("a", "one", key="k")
+        node.registry.evict(NEVER)
+        assert node.registry.live_sessions == 0
+        assert node.registry.counters.evictions_idle == 1
+        again = await node.append("a", "one", key="k")
+        assert (again.seq, again.duplicate) == (1, True)
+        assert (await node.append("a", "two")).seq == 2
+        assert await node.texts("a") == [b'{"text":"one"}', b'{"text":"two"}']
+
+
+async def test_appends_that_wait_for_a_session_to_come_up_keep_their_order(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        node.registry.evict(NEVER)
+        for number in range(20):
+            node.submit("a", str(number))
+        await node.answers.wait(20)
+        assert await node.texts("a") == [b'{"text":"%d"}' % number for number in range(20)]
+
+
+async def test_over_the_memory_budget_the_longest_unused_go_first(tmp_path: Path) -> None:
+    residency = ResidencySettings(memory_budget_bytes=30_000)
+    async with primary(tmp_path, residency=residency) as node:
+        for name in ("old", "new"):
+            await node.create(name)
+            await node.append(name, "x" * 20_000)
+        node.registry.evict(asyncio.get_running_loop().time())
+        assert node.registry.actor_if_live("old") is None
+        assert node.registry.actor_if_live("new") is not None
+        assert node.registry.counters.evictions_memory == 1
+        assert len(await node.texts("old")) == 1
+
+
+async def test_a_session_with_a_write_on_its_way_is_not_evicted(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        node.submit("a", "one")
+        node.registry.evict(NEVER)
+        assert node.registry.live_sessions == 1
+        await node.answers.wait(1)
+
+
+async def test_a_session_is_created_once(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        outcomes = await asyncio.gather(*(node.create("a") for _ in range(5)))
+        assert len({session.created_at_ms for session in outcomes}) == 1
+        assert node.registry.live_sessions == 1
+
+
+async def test_a_subscriber_gets_the_backfill_then_each_entry_across_evictions(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        for text in ("0", "1", "2"):
+            await node.append("a", text)
+        events = subscribe(node.registry, "a", 1)
+        assert await _seqs(events) == [2, 3]
+        assert (await anext(events)).caught_up.seq == 3
+        for number in range(4, 10):
+            following = asyncio.ensure_future(_seqs(events))
+            await asyncio.sleep(0)
+            node.registry.evict(NEVER)
+            await node.append("a", str(number))
+            assert await following == [number]
+        await events.aclose()  # type: ignore[attr-defined] # it is an asynchronous generator
+        assert node.registry.subscribers == 0
+
+
+async def test_a_subscriber_that_falls_too_far_behind_is_told_where_to_resume(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        await node.append("a", "0")
+        events = subscribe(node.registry, "a", 0, max_behind=3)
+        assert await _seqs(events) == [1]
+        assert (await anext(events)).caught_up.seq == 1
+        for number in range(5):
+            await node.append("a", str(number))
+        resume = (await anext(events)).resume
+        assert resume.after_seq == 1
+        assert "5 entries behind" in resume.reason
+
+
+async def test_a_subscriber_is_sent_elsewhere_when_the_node_steps_down(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        events = subscribe(node.registry, "a", 0)
+        assert (await anext(events)).caught_up.seq == 0
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        node.registry.step_down(0)
+        assert "no longer leads" in (await waiting).resume.reason
+
+
+async def test_what_cannot_be_subscribed_to_is_refused(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        with pytest.raises(SessionNotFound, match="nobody"):
+            await anext(subscribe(node.registry, "nobody", 0))
+        with pytest.raises(InvalidRequest, match="after_seq is 7; the session ends at 0"):
+            await anext(subscribe(node.registry, "a", 7))
+
+
+async def _seqs(events: AsyncIterator[SubscribeEvent]) -> list[int]:
+    event = await anext(events)
+    return [entry.seq for entry in event.entries.entries]
