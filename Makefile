@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
-SEEDS ?= 300
 
 .DEFAULT_GOAL := help
 
