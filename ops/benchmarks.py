@@ -20,6 +20,8 @@ from ops.local_cluster import LocalCluster
 
 WORDS = 4000
 SAMPLE_EVERY = 10
+WARM_SECONDS = 2.0
+"""How long connections are opened and caches filled before latencies count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ async def measure_lag(directory: Path, *, rate: int, seconds: float) -> dict[str
         async def one(number: int) -> None:
             session = sessions[number % len(sessions)]
             appended = await client.append(session, "message", texts[number % len(texts)])
-            if number % SAMPLE_EVERY == 0:
+            if number % SAMPLE_EVERY == 0 and number >= rate * WARM_SECONDS:
                 position = Position(epoch=appended.position.epoch, lsn=appended.position.lsn)
                 started = time.perf_counter()
                 await reading.GetSession(GetSessionRequest(session_id=session, min_position=position, wait_ms=5000))
@@ -111,7 +113,7 @@ async def measure_lag(directory: Path, *, rate: int, seconds: float) -> dict[str
 
         tasks: set[asyncio.Task[None]] = set()
         started = time.perf_counter()
-        for number in range(int(rate * seconds)):
+        for number in range(int(rate * (WARM_SECONDS + seconds))):
             delay = started + number / rate - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
