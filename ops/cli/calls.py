@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 import grpc.aio
+from rich.console import Console
 
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable
 from agent_core.rpc_errors import from_rpc_error
@@ -18,6 +19,7 @@ EXIT_UNREACHABLE = 3
 EXIT_UNKNOWN = 4
 DEFAULT_NODE = "127.0.0.1:7101"
 MESSAGE_BYTES = 64 << 20
+PIPED_COLUMNS = 180
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,6 +45,12 @@ def nodes_option(command: Command) -> Command:
         metavar="HOST:PORT,…",
         help="gRPC addresses of the nodes.",
     )(command)
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough to read where there is none."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPED_COLUMNS)
 
 
 def addresses(nodes: str) -> list[str]:

@@ -7,13 +7,12 @@ import sys
 
 import click
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from agent_core.rpc.read_pb2 import QueryRequest
 from agent_core.rpc.read_pb2_grpc import ReadingStub
-from ops.cli.calls import node_option, open_channel, run
+from ops.cli.calls import console, node_option, open_channel, run
 from ops.cli.plain_text import plain
 
 
@@ -51,7 +50,7 @@ async def _query(request: QueryRequest, node: str, *, as_json: bool, as_csv: boo
         table = Table(*(escape(plain(column)) for column in answer.columns))
         for row in rows:
             table.add_row(*("" if value is None else escape(plain(str(value))) for value in row))
-        Console().print(table)
+        console().print(table)
         position = answer.position.position
         cut = ", cut at the limit" if answer.truncated else ""
         click.echo(

@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from agent_core.client import Client, Entry
 from agent_core.quorum import Acknowledgement
-from ops.cli.calls import node_option, run
+from ops.cli.calls import console, node_option, run
 from ops.cli.plain_text import plain
 
 
@@ -152,7 +151,7 @@ async def _sessions(node: str, filters: tuple[str, str, str, str], limit: int, *
             if count == limit:
                 break
     if not as_json:
-        Console().print(table)
+        console().print(table)
     return 0
 
 

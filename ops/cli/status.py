@@ -9,13 +9,12 @@ import click
 import grpc.aio
 import orjson
 from google.protobuf.json_format import MessageToDict
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from agent_core.rpc.administration_pb2 import StatusRequest, StatusResponse
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
-from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, nodes_option, open_channel, run
+from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
 
 WATCH_SECONDS = 0.5
 CALL_SECONDS = 2.0
@@ -51,7 +50,7 @@ async def _status(nodes: list[str], *, watch: bool, as_json: bool) -> int:
                     live.update(status_table(await _ask(channels)), refresh=True)
                     await asyncio.sleep(WATCH_SECONDS)
         else:
-            Console().print(status_table(found))
+            console().print(status_table(found))
     finally:
         for channel in channels.values():
             await channel.close()

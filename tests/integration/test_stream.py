@@ -305,7 +305,7 @@ async def test_a_primary_below_the_promised_epoch_is_deposed(wire: Wire, tmp_pat
     await until(lambda: primary.fenced_by)
     assert primary.fenced_by[0] == 9
     await until(lambda: "9 is promised" in (standby.follower.reason or ""))
-    assert primary.acknowledged[-1] == 1
+    assert max(primary.acknowledged) <= 1
     assert standby.log.last.lsn == 1
 
 
