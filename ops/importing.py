@@ -9,9 +9,13 @@ from pathlib import Path
 
 from agent_core.client import Client
 from agent_core.client.model import Appended
+from agent_core.errors import InvalidRequest, SessionNotFound
 from agent_core.transcripts import BrokenLine, ImportedEntry, ImportedSession, UnreadableTranscript, read_transcript
 
 APPENDS_IN_FLIGHT = 256
+
+Outcome = Appended | str
+"""What became of an entry: it is in the cluster, or why the cluster does not accept it."""
 
 
 @dataclass(slots=True)
@@ -39,65 +43,86 @@ def transcript_files(paths: Iterable[Path]) -> list[Path]:
 async def import_files(
     client: Client, files: Iterable[Path], *, on_entry: Callable[[Path], None] = lambda _path: None
 ) -> ImportSummary:
-    """Import files one after the other; what cannot be read is reported and passed over.
+    """Import files one after the other; what cannot be read or is not accepted is reported and passed over.
 
     Raises:
-        HeadwaterError: The cluster refused a write, or its outcome is unknown; importing again is safe.
+        HeadwaterError: The cluster cannot write, or an outcome is unknown; importing again is safe.
     """
     summary = ImportSummary()
     for path in files:
         summary.files += 1
-        in_flight: set[asyncio.Task[Appended]] = set()
-        try:
-            for found in read_transcript(path):
-                match found:
-                    case ImportedSession():
-                        await _create(client, found)
-                        summary.sessions += 1
-                    case BrokenLine(broken_path, line, reason):
-                        summary.problems.append(f"{broken_path}:{line}: {reason}")
-                    case ImportedEntry():
-                        in_flight.add(asyncio.create_task(_append(client, found)))
-                        on_entry(path)
-                        if len(in_flight) >= APPENDS_IN_FLIGHT:
-                            in_flight = await _settle(in_flight, summary, asyncio.FIRST_COMPLETED)
-        except UnreadableTranscript as error:
-            summary.problems.append(str(error))
-        await _settle(in_flight, summary, asyncio.ALL_COMPLETED)
+        await _import_file(client, path, summary, on_entry)
     return summary
 
 
-async def _create(client: Client, session: ImportedSession) -> None:
-    await client.create_session(
-        session_id=session.session_id,
-        workspace=session.workspace,
-        title=session.title,
-        provider=session.provider,
-        model=session.model,
-        parent_session_id=session.parent_session_id,
-        created_at_ms=session.created_at_ms,
-        metadata=session.metadata,
-    )
+async def _import_file(
+    client: Client, path: Path, summary: ImportSummary, on_entry: Callable[[Path], None]
+) -> None:
+    in_flight: set[asyncio.Task[Outcome]] = set()
+    try:
+        for found in read_transcript(path):
+            match found:
+                case ImportedSession():
+                    await _create(client, found, path, summary)
+                case BrokenLine(broken_path, line, reason):
+                    summary.problems.append(f"{broken_path}:{line}: {reason}")
+                case ImportedEntry():
+                    in_flight.add(asyncio.create_task(_append(client, found, path)))
+                    on_entry(path)
+                    if len(in_flight) >= APPENDS_IN_FLIGHT:
+                        in_flight = await _settle(in_flight, summary, asyncio.FIRST_COMPLETED)
+        in_flight = await _settle(in_flight, summary, asyncio.ALL_COMPLETED)
+    except UnreadableTranscript as error:
+        summary.problems.append(str(error))
+        in_flight = await _settle(in_flight, summary, asyncio.ALL_COMPLETED)
+    finally:
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-async def _append(client: Client, entry: ImportedEntry) -> Appended:
-    return await client.append(
-        entry.session_id,
-        entry.kind,
-        entry.payload,
-        idempotency_key=entry.idempotency_key,
-        created_at_ms=entry.created_at_ms,
-    )
+async def _create(client: Client, session: ImportedSession, path: Path, summary: ImportSummary) -> None:
+    try:
+        await client.create_session(
+            session_id=session.session_id,
+            workspace=session.workspace,
+            title=session.title,
+            provider=session.provider,
+            model=session.model,
+            parent_session_id=session.parent_session_id,
+            created_at_ms=session.created_at_ms,
+            metadata=session.metadata,
+        )
+    except InvalidRequest as error:
+        summary.problems.append(f"{path}: session {session.session_id}: {error}")
+    else:
+        summary.sessions += 1
+
+
+async def _append(client: Client, entry: ImportedEntry, path: Path) -> Outcome:
+    try:
+        return await client.append(
+            entry.session_id,
+            entry.kind,
+            entry.payload,
+            idempotency_key=entry.idempotency_key,
+            created_at_ms=entry.created_at_ms,
+        )
+    except (InvalidRequest, SessionNotFound) as error:
+        return f"{path}: an entry of session {entry.session_id}: {error}"
 
 
 async def _settle(
-    in_flight: set[asyncio.Task[Appended]], summary: ImportSummary, until: str
-) -> set[asyncio.Task[Appended]]:
+    in_flight: set[asyncio.Task[Outcome]], summary: ImportSummary, until: str
+) -> set[asyncio.Task[Outcome]]:
     if not in_flight:
         return in_flight
     done, pending = await asyncio.wait(in_flight, return_when=until)
     for task in done:
-        if task.result().duplicate:
+        outcome = task.result()
+        if isinstance(outcome, str):
+            summary.problems.append(outcome)
+        elif outcome.duplicate:
             summary.entries_already_there += 1
         else:
             summary.entries_added += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import grpc.aio
@@ -11,14 +12,14 @@ from google.protobuf.message import Message
 from agent_core.client.attempts import new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable
-from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.rpc_errors import from_rpc_error
 
 Response = TypeVar("Response", bound=Message)
 
 
-async def call_sessions(
+async def call_unary(
     endpoints: Endpoints,
+    stub: Callable[[grpc.aio.Channel], Any],
     method: str,
     request: Message,
     response_type: type[Response],
@@ -26,10 +27,11 @@ async def call_sessions(
     timeout_seconds: float,
     unanswered: type[HeadwaterError] = Unavailable,
 ) -> Response:
-    """Call a unary method of the Sessions service.
+    """Call a unary method of a service.
 
     Args:
         endpoints: Where to call; turns to another node when the present one does not serve.
+        stub: The service.
         method: The method's name.
         request: Its request.
         response_type: What it answers with.
@@ -49,7 +51,7 @@ async def call_sessions(
         error: HeadwaterError
         try:
             channel = await endpoints.connected(deadline - loop.time())
-            invoke: Any = getattr(SessionsStub(channel), method)
+            invoke: Any = getattr(stub(channel), method)
             return cast("Response", await invoke(request, timeout=max(deadline - loop.time(), 0.001)))
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure, unanswered=unanswered)

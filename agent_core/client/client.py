@@ -11,21 +11,15 @@ from typing import Any
 import orjson
 
 from agent_core.client.append_stream import AppendStream
-from agent_core.client.calls import call_sessions
+from agent_core.client.calls import call_unary
 from agent_core.client.endpoints import Endpoints
-from agent_core.client.model import (
-    Appended,
-    CreatedSession,
-    Entry,
-    Session,
-    created_session_from_wire,
-    entry_from_wire,
-    session_from_wire,
-)
+from agent_core.client.model import Appended, CreatedSession, Entry, created_session_from_wire
+from agent_core.client.reads import SessionReads
 from agent_core.client.subscription import Subscription
 from agent_core.errors import InvalidRequest, OutcomeUnknown, Unavailable
 from agent_core.quorum import Acknowledgement
 from agent_core.rpc import session_pb2
+from agent_core.rpc.session_pb2_grpc import SessionsStub
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_IN_FLIGHT = 4096
@@ -41,7 +35,7 @@ _WIRE_ACKNOWLEDGEMENTS: Mapping[str | None, session_pb2.Acknowledgement.ValueTyp
 }
 
 
-class Client:
+class Client(SessionReads):
     """A connection to a cluster, to be used as `async with Client("127.0.0.1:7101") as client:`.
 
     The appends of any number of sessions share one stream, and those that wait at the same time share a message:
@@ -76,9 +70,8 @@ class Client:
         ):
             if value <= 0:
                 raise ValueError(f"{name} must be greater than 0; got {value}")
-        self._endpoints = Endpoints(addresses)
+        super().__init__(Endpoints(addresses), SessionsStub, timeout_seconds)
         self._acknowledgement = None if acknowledgement is None else Acknowledgement(acknowledgement)
-        self._timeout_seconds = timeout_seconds
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self._key_prefix = secrets.token_hex(8)
@@ -98,11 +91,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-    @property
-    def address(self) -> str:
-        """The node that calls go to at present."""
-        return self._endpoints.current
 
     async def close(self) -> None:
         """Close the connections; appends that still wait fail, as unknown if they were sent. Repeatable."""
@@ -157,8 +145,9 @@ class Client:
         request = session_pb2.CreateSessionRequest(
             session=session, acknowledgement=self._wire_acknowledgement(acknowledgement)
         )
-        response = await call_sessions(
+        response = await call_unary(
             self._endpoints,
+            SessionsStub,
             "CreateSession",
             request,
             session_pb2.CreateSessionResponse,
@@ -216,77 +205,6 @@ class Client:
         except ValueError as error:
             raise InvalidRequest(f"a field of the append cannot be sent: {error}") from error
         return await self._appends.append(request)
-
-    async def get_session(self, session_id: str) -> Session:
-        """What the primary knows of a session besides its entries.
-
-        Raises:
-            SessionNotFound: No session of this id.
-            Unavailable: No node answered in time.
-        """
-        response = await call_sessions(
-            self._endpoints,
-            "GetSession",
-            session_pb2.GetSessionRequest(session_id=session_id),
-            session_pb2.GetSessionResponse,
-            timeout_seconds=self._timeout_seconds,
-        )
-        return session_from_wire(response.session)
-
-    async def list_sessions(
-        self, *, workspace: str = "", status: str = "", model: str = "", text: str = "", page_size: int = 0
-    ) -> AsyncIterator[Session]:
-        """Every session that fits, most recently updated first, fetched page by page.
-
-        Args:
-            workspace: Only of this workspace.
-            status: Only `running`, `idle` or `stopped`.
-            model: Only of this model.
-            text: Only with this text in the title or the session id.
-            page_size: Sessions per page, 1 to 1000; 0: the server's default.
-
-        Raises:
-            InvalidRequest: A filter is wrong.
-            Unavailable: No node answered in time.
-        """
-        request = session_pb2.ListSessionsRequest(
-            workspace=workspace, status=status, model=model, text=text, page_size=page_size
-        )
-        while True:
-            page = await call_sessions(
-                self._endpoints,
-                "ListSessions",
-                request,
-                session_pb2.ListSessionsResponse,
-                timeout_seconds=self._timeout_seconds,
-            )
-            for session in page.sessions:
-                yield session_from_wire(session)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def transcript(self, session_id: str, after_seq: int = 0) -> AsyncIterator[Entry]:
-        """A session's entries after a cursor, as far as they go now, fetched page by page.
-
-        Raises:
-            SessionNotFound: No session of this id.
-            Unavailable: No node answered in time.
-        """
-        request = session_pb2.GetTranscriptRequest(session_id=session_id, after_seq=after_seq)
-        while True:
-            page = await call_sessions(
-                self._endpoints,
-                "GetTranscript",
-                request,
-                session_pb2.GetTranscriptResponse,
-                timeout_seconds=self._timeout_seconds,
-            )
-            for entry in page.entries:
-                yield entry_from_wire(entry)
-            if not page.more or not page.entries:
-                return
-            request.after_seq = page.entries[-1].seq
 
     def subscribe(
         self, session_id: str, after_seq: int = 0, *, until_caught_up: bool = False

@@ -11,8 +11,10 @@ import click
 import grpc.aio
 from rich.console import Console
 
-from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable
+from agent_core.client.endpoints import check_address
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Overloaded, SessionNotFound, Unavailable
 from agent_core.rpc_errors import from_rpc_error
+from ops.cli.plain_text import plain
 
 EXIT_FAILED = 1
 EXIT_UNREACHABLE = 3
@@ -20,6 +22,15 @@ EXIT_UNKNOWN = 4
 DEFAULT_NODE = "127.0.0.1:7101"
 MESSAGE_BYTES = 64 << 20
 PIPED_COLUMNS = 180
+
+REMEDIES: dict[type[HeadwaterError], str] = {
+    NotPrimary: "name the primary with --node",
+    OutcomeUnknown: "repeating the command with the same key, or the same import, is safe",
+    Overloaded: "try again in a moment",
+    SessionNotFound: "`headwater sessions` lists those that exist",
+    Unavailable: "see whether the node runs, with `headwater status`, or name another one",
+}
+"""What to do about an error, where that is the same each time."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,6 +43,7 @@ def node_option(command: Command) -> Command:
         default=DEFAULT_NODE,
         show_default=True,
         metavar="HOST:PORT",
+        callback=_checked_node,
         help="gRPC address of a node; also from the environment variable HEADWATER_NODE.",
     )(command)
 
@@ -43,6 +55,7 @@ def nodes_option(command: Command) -> Command:
         default="127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103",
         show_default=True,
         metavar="HOST:PORT,…",
+        callback=_checked_nodes,
         help="gRPC addresses of the nodes.",
     )(command)
 
@@ -56,6 +69,21 @@ def console() -> Console:
 def addresses(nodes: str) -> list[str]:
     """The addresses of a `--nodes` option."""
     return [address.strip() for address in nodes.split(",") if address.strip()]
+
+
+def _checked_node(_context: click.Context, _parameter: click.Parameter, node: str) -> str:
+    try:
+        return check_address(node)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _checked_nodes(context: click.Context, parameter: click.Parameter, nodes: str) -> str:
+    if not addresses(nodes):
+        raise click.BadParameter("name at least one node")
+    for address in addresses(nodes):
+        _checked_node(context, parameter, address)
+    return nodes
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -77,7 +105,9 @@ def run(work: Coroutine[Any, Any, int]) -> None:
 
 
 def _tell(error: HeadwaterError) -> int:
-    click.echo(f"headwater: {error}", err=True)
+    told = " ".join(plain(str(error)).split()) or error.code
+    remedy = REMEDIES.get(type(error))
+    click.echo(f"headwater: {told}; {remedy}" if remedy else f"headwater: {told}", err=True)
     if isinstance(error, OutcomeUnknown):
         return EXIT_UNKNOWN
     return EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_FAILED

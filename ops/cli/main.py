@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 EPILOG = (
     "Exit codes: 0 it worked; 1 it did not hold or failed; 2 the command line is wrong; "
-    "3 the node cannot be reached; 4 the outcome of a write is unknown."
+    "3 the node cannot be reached; 4 the outcome of a write is unknown; 130 it was interrupted."
 )
 
 

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 import orjson
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from agent_core.client import Client, Entry
+from agent_core.client import Client, Entry, Reader
 from agent_core.quorum import Acknowledgement
 from ops.cli.calls import console, node_option, run
 from ops.cli.plain_text import plain
+from ops.cli.rendering import body, heading, json_line, moment
+
+READ_SECONDS = 3.0
+"""How long a node may take to answer a reading command; nothing is lost by asking again."""
 
 
 @click.command()
 @click.argument("session")
 @click.argument("text", default="-")
 @node_option
-@click.option("--kind", default="message", show_default=True)
-@click.option("--role", type=click.Choice(["user", "assistant", "custom"]), default="user", show_default=True)
+@click.option("--kind", default="message", show_default=True, help="What the entry is.")
+@click.option(
+    "--role",
+    type=click.Choice(["user", "assistant", "custom"]),
+    default="user",
+    show_default=True,
+    help="Who says it, if it is a message.",
+)
 @click.option("--create", is_flag=True, help="Create the session if it is not there.")
 @click.option("--key", help="Idempotency key: repeating the command with it adds nothing.")
 @click.option(
@@ -43,10 +52,12 @@ def append(
 ) -> None:
     """Append TEXT (or standard input, for "-") to SESSION and wait until it is safe.
 
+    TEXT is what a message says; for any other --kind it is the entry itself, a JSON object.
+
     Example: headwater append my-session "Please fix the flaky test" --create
     """
-    content = sys.stdin.read() if text == "-" else text
-    run(_append(session, {"role": role, "content": content}, node, kind, create, key, ack, as_json=as_json))
+    payload = payload_of(kind, role, _standard_input() if text == "-" else text)
+    run(_append(session, payload, node, kind, create, key, ack, as_json=as_json))
 
 
 async def _append(
@@ -81,7 +92,7 @@ async def _append(
 @click.option("--after", type=click.IntRange(0), default=0, help="Begin after this entry.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def show(session: str, node: str, after: int, as_json: bool) -> None:
-    """Print a session's transcript.
+    """Print a session's transcript, as far as the node has it: a standby shows what it has applied.
 
     Example: headwater show my-session
     """
@@ -89,8 +100,8 @@ def show(session: str, node: str, after: int, as_json: bool) -> None:
 
 
 async def _show(session: str, node: str, after: int, *, as_json: bool) -> int:
-    async with Client(node) as client:
-        async for entry in client.transcript(session, after_seq=after):
+    async with Reader(node, timeout_seconds=READ_SECONDS) as reader:
+        async for entry in reader.transcript(session, after_seq=after):
             print_entry(entry, as_json=as_json)
     return 0
 
@@ -99,18 +110,19 @@ async def _show(session: str, node: str, after: int, *, as_json: bool) -> int:
 @click.argument("session")
 @node_option
 @click.option("--after", type=click.IntRange(0), default=0, help="Begin after this entry.")
+@click.option("--until-caught-up", is_flag=True, help="End where the present end of the transcript is reached.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def tail(session: str, node: str, after: int, as_json: bool) -> None:
+def tail(session: str, node: str, after: int, until_caught_up: bool, as_json: bool) -> None:
     """Print a session's entries, then each new one as it becomes safe, until Ctrl-C.
 
     Example: headwater tail my-session --after 120
     """
-    run(_tail(session, node, after, as_json=as_json))
+    run(_tail(session, node, after, until_caught_up=until_caught_up, as_json=as_json))
 
 
-async def _tail(session: str, node: str, after: int, *, as_json: bool) -> int:
+async def _tail(session: str, node: str, after: int, *, until_caught_up: bool, as_json: bool) -> int:
     async with Client(node) as client:
-        async for entry in client.subscribe(session, after_seq=after):
+        async for entry in client.subscribe(session, after_seq=after, until_caught_up=until_caught_up):
             print_entry(entry, as_json=as_json)
             sys.stdout.flush()
     return 0
@@ -134,10 +146,12 @@ def sessions(node: str, workspace: str, status: str, model: str, text: str, limi
 
 async def _sessions(node: str, filters: tuple[str, str, str, str], limit: int, *, as_json: bool) -> int:
     workspace, status, model, text = filters
-    table = Table("session", "workspace", "title", "model", "entries", "updated")
-    async with Client(node) as client:
+    # An id that was cut could not be passed to `show`.
+    session_column = Column("session", no_wrap=True, overflow="fold")
+    table = Table(session_column, "workspace", "title", "model", "entries", "updated")
+    async with Reader(node, timeout_seconds=READ_SECONDS) as reader:
         count = 0
-        async for session in client.list_sessions(workspace=workspace, status=status, model=model, text=text):
+        async for session in reader.list_sessions(workspace=workspace, status=status, model=model, text=text):
             if as_json:
                 click.echo(orjson.dumps(asdict(session)))
             else:
@@ -158,28 +172,31 @@ async def _sessions(node: str, filters: tuple[str, str, str, str], limit: int, *
 def print_entry(entry: Entry, *, as_json: bool) -> None:
     """One entry, for eyes or for a machine."""
     if as_json:
-        head = {"seq": entry.seq, "kind": entry.kind, "created_at_ms": entry.created_at_ms}
-        click.echo(orjson.dumps(head)[:-1] + b',"payload":' + entry.payload + b"}")
+        click.echo(json_line(entry))
         return
-    document = entry.document()
-    message = document.get("message", document) if isinstance(document, dict) else {}
-    role = document.get("role") if isinstance(document, dict) else None
-    click.secho(f"#{entry.seq} {entry.kind} {plain(str(role or ''))} {moment(entry.created_at_ms)}", bold=True)
-    content = message.get("content", document) if isinstance(message, dict) else document
-    click.echo(plain(readable(content)))
+    click.secho(heading(entry), bold=True)
+    click.echo(body(entry))
 
 
-def readable(content: object) -> str:
-    """A message's content as text: blocks one below the other, tool calls with their arguments."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(readable(block) for block in content)
-    if isinstance(content, dict) and isinstance(content.get("text"), str):
-        return str(content["text"])
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2).decode()
+def payload_of(kind: str, role: str, text: str) -> dict[str, Any]:
+    """What to append: a message of that text, or the JSON object that the text is.
+
+    Raises:
+        click.BadParameter: The kind is not `message` and the text is not a JSON object.
+    """
+    if kind == "message":
+        return {"role": role, "content": [{"type": "text", "text": text}]}
+    try:
+        payload = orjson.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"an entry of kind {kind!r} is a JSON object: {error}") from None
+    if not isinstance(payload, dict):
+        raise click.BadParameter(f"an entry of kind {kind!r} is a JSON object; got a {type(payload).__name__}")
+    return payload
 
 
-def moment(milliseconds: int) -> str:
-    """A time as people read it, in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if milliseconds else ""
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"standard input is not UTF-8: {error}") from None

@@ -10,11 +10,13 @@ import grpc.aio
 import orjson
 from google.protobuf.json_format import MessageToDict
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from agent_core.rpc.administration_pb2 import StatusRequest, StatusResponse
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
+from ops.cli.plain_text import plain
 
 WATCH_SECONDS = 0.5
 CALL_SECONDS = 2.0
@@ -80,8 +82,9 @@ def status_table(found: dict[str, StatusResponse | None]) -> Table:
         for group in answer.groups:
             lag = "" if group.role == "primary" else f"{group.lag_transactions} tx, {group.lag_seconds:.3f} s"
             state = "; ".join(answer.not_ready) or f"{group.state} (ack={answer.acknowledgement})"
+            state = escape(plain(state))
             table.add_row(
-                answer.node_id,
+                escape(plain(answer.node_id)),
                 str(group.group),
                 group.role,
                 str(group.epoch),

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from agent_core.client import Client
 from ops.cli.calls import EXIT_FAILED, node_option, run
+from ops.cli.plain_text import plain
 from ops.importing import import_files, transcript_files
 
 
@@ -51,7 +52,7 @@ async def _import(paths: tuple[Path, ...], node: str, *, as_json: bool) -> int:
         async with Client(node) as client:
             summary = await import_files(client, files, on_entry=on_entry)
     for problem in summary.problems:
-        click.echo(problem, err=True)
+        click.echo(plain(problem), err=True)
     if as_json:
         click.echo(orjson.dumps(asdict(summary)))
     else:

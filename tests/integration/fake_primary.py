@@ -192,10 +192,14 @@ class FakePrimary(SessionsServicer):
 
 
 @asynccontextmanager
-async def serving(primary: FakePrimary, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
-    """Serve it on loopback; yields its address."""
+async def serving(
+    primary: FakePrimary, address: str = "127.0.0.1:0", *more: Callable[[grpc.aio.Server], None]
+) -> AsyncIterator[str]:
+    """Serve it on loopback, and what else is added to the server; yields its address."""
     server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)))
     add_SessionsServicer_to_server(primary, server)
+    for add in more:
+        add(server)
     port = server.add_insecure_port(address)
     await server.start()
     try:

@@ -1,0 +1,133 @@
+"""Reading on any node, primary or standby: what dashboards and the command line use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from agent_core.client.calls import call_unary
+from agent_core.client.endpoints import Endpoints
+from agent_core.client.model import position_from_wire
+from agent_core.client.reads import SessionReads, position_to_wire
+from agent_core.errors import HeadwaterError, InvalidRequest
+from agent_core.position import Position
+from agent_core.rpc import read_pb2
+from agent_core.rpc.read_pb2_grpc import ReadingStub
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """What a query brought, and where it was read.
+
+    Attributes:
+        columns: The columns' names.
+        rows: JSON values; a blob is `{"base64": "…"}`.
+        truncated: A bound on rows or bytes cut the result.
+        shard: The shard that was read.
+        group: The shard's group.
+        position: What the shard contained.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    truncated: bool
+    shard: int
+    group: int
+    position: Position
+
+
+class Reader(SessionReads):
+    """Reads from the shard files of one node, or of the first of several that answers.
+
+    A standby shows what it has applied; the position in an answer, or `min_position` in a question, tells or says
+    how much that is.
+
+    Args:
+        addresses: One node or several, each `host:port`.
+        timeout_seconds: How long a call may take, all of its attempts together.
+
+    Raises:
+        ValueError: An address is not `host:port`.
+    """
+
+    def __init__(self, addresses: str | Sequence[str], *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        super().__init__(Endpoints(addresses), ReadingStub, timeout_seconds)
+
+    async def __aenter__(self) -> Reader:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._endpoints.close()
+
+    async def query(
+        self,
+        sql: str,
+        *,
+        shard: int = 0,
+        session_id: str | None = None,
+        workspace: bool = False,
+        parameters: Sequence[Any] | Mapping[str, Any] = (),
+        max_rows: int = 0,
+        timeout_ms: int = 0,
+        min_position: Position | None = None,
+    ) -> QueryResult:
+        """Run one read-only SQL statement over one shard.
+
+        Args:
+            sql: The statement.
+            shard: The shard's number, unless one of the following says which.
+            session_id: Read the shard that holds this session.
+            workspace: Read the workspace shard.
+            parameters: Values for `?` or `:name` in the statement.
+            max_rows: Where to cut the result; 0: the server's default.
+            timeout_ms: How long the statement may run; 0: the server's default.
+            min_position: Wait until the node has applied this position of the shard's group.
+
+        Raises:
+            QueryRefused: The SQL is wrong, or does anything but read.
+            QueryLimit: It ran out of its time, memory or size.
+            PositionNotReached: The node did not reach `min_position` in time.
+            Unavailable: No node answered in time.
+        """
+        try:
+            request = read_pb2.QueryRequest(sql=sql, max_rows=max_rows, timeout_ms=timeout_ms)
+            if workspace:
+                request.workspace = True
+            elif session_id is not None:
+                request.session_id = session_id
+            else:
+                request.shard = shard
+        except ValueError as error:
+            raise InvalidRequest(f"a field of the query cannot be sent: {error}") from error
+        if parameters:
+            request.parameters_json = orjson.dumps(parameters)
+        if min_position is not None:
+            request.min_position.CopyFrom(position_to_wire(min_position))
+        response = await call_unary(
+            self._endpoints,
+            ReadingStub,
+            "Query",
+            request,
+            read_pb2.QueryResponse,
+            timeout_seconds=self._timeout_seconds,
+        )
+        try:
+            rows = orjson.loads(response.rows_json or b"[]")
+        except orjson.JSONDecodeError as error:
+            raise HeadwaterError(f"the node's answer is not JSON: {error}") from error
+        return QueryResult(
+            columns=tuple(response.columns),
+            rows=tuple(tuple(row) for row in rows),
+            truncated=response.truncated,
+            shard=response.shard,
+            group=response.position.group,
+            position=position_from_wire(response.position.position),
+        )
