@@ -118,7 +118,7 @@ class Node:
             configuration.cluster.acknowledgement,
         )
         self._state = NodeState(configuration, registry, self._leading, self._following)
-        reading = Reading.open(directory, layout, positions)
+        reading = Reading.open(directory, layout, positions, sql_workers=configuration.limits.sql_workers)
         stack.push_async_callback(reading.close)
         contexts = {}
         for group in range(layout.shard_group_count):

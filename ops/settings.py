@@ -91,10 +91,6 @@ class LimitsSection(Section):
     batch_bytes: int = Field(default=16 * MIB, ge=64 * KIB, le=1024 * MIB)
     uncommitted_bytes: int = Field(default=64 * MIB, ge=64 * KIB, le=4096 * MIB)
     request_bytes: int = Field(default=1 * MIB, ge=KIB, le=64 * MIB)
-    sql_seconds: Seconds = 5.0
-    sql_rows: int = Field(default=10_000, ge=1, le=1_000_000)
-    sql_result_bytes: int = Field(default=8 * MIB, ge=KIB, le=256 * MIB)
-    sql_memory_mib: Mebibytes = 256
     sql_workers: int = Field(default=2, ge=1, le=64)
 
     @model_validator(mode="after")

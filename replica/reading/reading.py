@@ -78,9 +78,15 @@ class Reading:
         self.sql_workers = sql_workers
 
     @classmethod
-    def open(cls, data_directory: Path, layout: ShardLayout, applied: AppliedPositions) -> Reading:
-        """The reads of the node whose data lies in `data_directory`; nothing is opened before the first read."""
-        return cls(layout=layout, applied=applied, pool=ReadPool(data_directory, layout), sql_workers=SqlWorkers())
+    def open(
+        cls, data_directory: Path, layout: ShardLayout, applied: AppliedPositions, *, sql_workers: int = 2
+    ) -> Reading:
+        """The reads of the node whose data lies in `data_directory`; nothing is opened before the first read.
+
+        `sql_workers` processes at most run SQL at once.
+        """
+        pool = ReadPool(data_directory, layout)
+        return cls(layout=layout, applied=applied, pool=pool, sql_workers=SqlWorkers(sql_workers))
 
     async def close(self) -> None:
         """Stop the workers for SQL, and let the reads that are under way end."""
