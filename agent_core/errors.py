@@ -12,6 +12,7 @@
     ├── PositionCompacted       the log no longer holds the records after the asked position
     ├── QueryRefused            SQL that is not a plain read
     ├── QueryLimit              SQL that ran out of its time, memory or size
+    ├── HandedOver              the primary drained and stepped down of its own accord
     ├── Fenced                  a higher epoch was promised; the sender was deposed
     ├── WrongCluster            another cluster's node or data
     ├── LogDamaged              a log or record that does not hold what it says
@@ -143,6 +144,15 @@ class Fenced(HeadwaterError):
         super().__init__(message or f"epoch {held} is promised; refused epoch {seen}")
         self.held = held
         self.seen = seen
+
+
+class HandedOver(HeadwaterError):
+    """The primary has drained and gave up its lease: voters may seal another at once."""
+
+    code = "handed_over"
+    retry = True
+    status = grpc.StatusCode.UNAVAILABLE
+    http_status = 503
 
 
 class WrongCluster(HeadwaterError):

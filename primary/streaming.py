@@ -121,6 +121,7 @@ class StandbyStreams:
         voters: Iterable[str],
         committed: Callable[[], int],
         on_durable: Callable[[str, int], None],
+        on_heard: Callable[[str, float], None] = lambda _node, _sent_at: None,
         on_fenced: Callable[[int], None],
         settings: StreamSettings | None = None,
     ) -> None:
@@ -132,6 +133,8 @@ class StandbyStreams:
             voters: The group's voters; each is shown from the start, so that one that never came is seen.
             committed: The committed lsn at this moment.
             on_durable: Told a node and its durable lsn whenever a standby reports progress.
+            on_heard: Told a node and the moment, on the loop's clock, at which the newest message was sent that
+                it has heard.
             on_fenced: Told a promised epoch above this one: this primary is deposed.
             settings: What an operator chose.
         """
@@ -139,6 +142,7 @@ class StandbyStreams:
         self._log = log
         self._committed = committed
         self._on_durable = on_durable
+        self._on_heard = on_heard
         self._on_fenced = on_fenced
         self._settings = settings or StreamSettings()
         self._loop = asyncio.get_running_loop()
@@ -252,6 +256,7 @@ class StandbyStreams:
             report = message.progress
             progress.acknowledge(report.durable_lsn, report.applied_lsn)
             self._on_durable(progress.node, report.durable_lsn)
+            self._on_heard(progress.node, report.heard_us / 1e6)
             if stream.waiting is not None:
                 stream.wake.set()
 
@@ -338,6 +343,7 @@ class StandbyStreams:
             committed_lsn=committed_lsn,
             last_lsn=last_lsn,
             bytes_behind=self._log.bytes_after(progress.sent_lsn),
+            sent_at_us=int(self._loop.time() * 1e6),
         )
         stream.told_committed_lsn = committed_lsn
         self.counters.messages += 1

@@ -141,6 +141,7 @@ class IncomingStream:
         self._report: asyncio.TimerHandle | None = None
         self._quiet_ticks: int | None = 0
         self._durable_lsn = self._applied_lsn = -1
+        self._heard_us = self._told_heard_us = 0
 
     async def run(self) -> HeadwaterError:
         """Receive and acknowledge until the stream is over; returns why it is."""
@@ -226,6 +227,10 @@ class IncomingStream:
             self._counters.record_bytes += len(accepted.block)
             self._news.set()
         if accepted.heard is not None:
+            self._voter.watch.heard(self._loop.time())
+            self._heard_us = accepted.heard.sent_at_us
+            if self._owes_echo:
+                self._news.set()
             self._on_heard(accepted.heard)
             self._shards.commit(accepted.heard.committed_lsn)
 
@@ -240,16 +245,21 @@ class IncomingStream:
                 raise Fenced(held=self._voter.floor, seen=self.epoch)
             durable_lsn = max(self._durable_lsn, self._shards.acknowledgeable(self._log.durable_lsn))
             applied_lsn = max(self._applied_lsn, min(self._shards.applied.lsn, self._log.durable_lsn))
-            if (durable_lsn, applied_lsn) == (self._durable_lsn, self._applied_lsn):
+            if (durable_lsn, applied_lsn) == (self._durable_lsn, self._applied_lsn) and not self._owes_echo:
                 continue
-            self._durable_lsn, self._applied_lsn = durable_lsn, applied_lsn
-            progress = pb.Progress(durable_lsn=durable_lsn, applied_lsn=applied_lsn)
+            self._durable_lsn, self._applied_lsn, self._told_heard_us = durable_lsn, applied_lsn, self._heard_us
+            progress = pb.Progress(durable_lsn=durable_lsn, applied_lsn=applied_lsn, heard_us=self._heard_us)
             self._counters.acknowledgements += 1
             try:
                 await self._call.write(pb.FromStandby(progress=progress))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 # The call has ended; the reading task learns why.
                 return
+
+    @property
+    def _owes_echo(self) -> bool:
+        """Whether the primary's lease wants an answer that no acknowledgement has carried meanwhile."""
+        return self._heard_us - self._told_heard_us >= self._settings.heartbeat_seconds * 1e6 / 2
 
     async def _on_log_thread(self, function: Callable[[], Result]) -> Result:
         return await self._loop.run_in_executor(self._log_thread, function)

@@ -79,11 +79,13 @@ class Heard:
         committed_lsn: What it knows to be committed.
         last_lsn: The end of its log.
         bytes_behind: Bytes of its log that lie behind the message.
+        sent_at_us: When it was sent, by the primary's clock; goes back to it for its lease.
     """
 
     committed_lsn: int
     last_lsn: int
     bytes_behind: int
+    sent_at_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class Receiver:
         except _Problem as problem:
             return self._refuse(problem)
         self.last = last
-        heard = Heard(message.committed_lsn, message.last_lsn, message.bytes_behind)
+        heard = Heard(message.committed_lsn, message.last_lsn, message.bytes_behind, message.sent_at_us)
         return Append(message.records, resets, heard)
 
     def part(self, message: pb.RecordPart, *, promised_epoch: int) -> Append | Refused:

@@ -8,7 +8,7 @@ candidate hears. So nothing that the candidate lacks can be acknowledged to the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 import structlog
@@ -18,9 +18,14 @@ from agent_core.position import Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import from_message, to_message
 from replica.promises import PromiseFile
-from replica.voting import Promise, Refused, SealQuestion, decide
+from replica.voting import PrimaryWatch, Promise, Refused, Sealed, SealQuestion, decide
 
 log = structlog.get_logger(__name__)
+
+
+async def never_gone() -> bool:
+    """Nothing is known of the primary but its heartbeats."""
+    return False
 
 
 class Voter:
@@ -28,6 +33,9 @@ class Voter:
 
     Attributes:
         floor: Nothing below this epoch may be appended or acknowledged from now on.
+        watch: Told when the present primary is heard, and when it gave up its lease.
+        primary_is_gone: Asked before a lease makes this voter refuse: whether the present primary's process has
+            ended for certain, as when its port refuses connections.
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class Voter:
         cluster_id: str,
         group: int,
         last: Callable[[], Position],
+        lease_seconds: float = 0.0,
         executor: Executor | None = None,
     ) -> None:
         """Vote for `group`.
@@ -48,6 +57,7 @@ class Voter:
             cluster_id: The cluster; candidates of another one are refused.
             group: The shard group.
             last: The end of this node's log of the group.
+            lease_seconds: How long after a heartbeat of the present primary no other node is sealed.
             executor: Where the promise is written; None for the event loop's own.
         """
         self._file = file
@@ -58,7 +68,12 @@ class Voter:
         self._executor = executor
         self._turn = asyncio.Lock()
         self._raised: list[Callable[[int], None]] = []
+        self._loop = asyncio.get_running_loop()
         self.floor = file.promise.epoch
+        # Before this process there may have been another, which heard the primary until its end.
+        heard_at = self._loop.time() if self.floor else float("-inf")
+        self.watch = PrimaryWatch(lease_seconds, heard_at)
+        self.primary_is_gone: Callable[[], Awaitable[bool]] = never_gone
 
     @property
     def promise(self) -> Promise:
@@ -86,19 +101,29 @@ class Voter:
                 f"group is {request.group} and candidate {request.candidate!r}; group {self._group} is asked here, "
                 "and a candidate is a node's name"
             )
+        question = SealQuestion(request.epoch, request.candidate, from_message(request.last))
         async with self._turn:
-            question = SealQuestion(request.epoch, request.candidate, from_message(request.last))
-            answer = decide(self.promise, self._last(), question)
+            answer = self._decide(question)
+            if isinstance(answer, Refused) and answer.lease_seconds and await self.primary_is_gone():
+                self.watch.released()
+                answer = self._decide(question)
             if isinstance(answer, Refused):
-                log.info("seal refused", group=self._group, epoch=request.epoch, candidate=request.candidate)
+                log.info("seal refused", group=self._group, candidate=request.candidate, reason=repr(answer))
                 return pb.SealResponse(
-                    promised_epoch=answer.promised_epoch, last=to_message(answer.last), voter=self._node_id
+                    promised_epoch=answer.promised_epoch,
+                    last=to_message(answer.last),
+                    voter=self._node_id,
+                    lease_seconds=answer.lease_seconds,
                 )
             await self._keep(answer.promise)
             log.info("sealed", group=self._group, epoch=request.epoch, candidate=request.candidate)
             return pb.SealResponse(
                 sealed=True, promised_epoch=request.epoch, last=to_message(self._last()), voter=self._node_id
             )
+
+    def _decide(self, question: SealQuestion) -> Sealed | Refused:
+        binding_seconds = self.watch.binding_seconds(self._loop.time())
+        return decide(self.promise, self._last(), question, binding_seconds)
 
     async def adopt(self, epoch: int, primary: str) -> None:
         """Promise durably to follow nothing below the epoch that `primary` was found to lead.
@@ -113,7 +138,7 @@ class Voter:
     async def _keep(self, promise: Promise) -> None:
         before, self.floor = self.floor, promise.epoch
         try:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._file.keep, promise)
+            await self._loop.run_in_executor(self._executor, self._file.keep, promise)
         except OSError:
             # No one was told; the present primary may go on.
             self.floor = before

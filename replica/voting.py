@@ -1,7 +1,8 @@
 """How a voter answers a candidate. Pure.
 
 This is Raft's vote: a voter gives an epoch to one candidate only, and only to one whose log holds at least what
-its own log holds. With a majority sealed, the candidate therefore holds everything that was ever committed.
+its own log holds. With a majority sealed, the candidate therefore holds everything that was ever committed. And it
+gives none while the present primary may still answer reads on the strength of this voter's silence (its lease).
 """
 
 from __future__ import annotations
@@ -42,18 +43,54 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Not agreed: what was promised already, and where the voter's own log ends."""
+    """Not agreed: what was promised already, where the voter's own log ends, and how long a lease binds it."""
 
     promised_epoch: int
     last: Position
+    lease_seconds: float = 0.0
 
 
-def decide(promise: Promise, own_last: Position, question: SealQuestion) -> Sealed | Refused:
+@dataclass(slots=True)
+class PrimaryWatch:
+    """What a voter knows of the present primary's lease.
+
+    A voter that just started may have heard the primary a moment before it stopped, so it counts as having heard.
+
+    Attributes:
+        lease_seconds: How long after a heartbeat no other candidate is sealed.
+        heard_at: When the primary was last heard, in seconds on the voter's clock.
+    """
+
+    lease_seconds: float
+    heard_at: float
+
+    def heard(self, now: float) -> None:
+        """A heartbeat came."""
+        self.heard_at = now
+
+    def released(self) -> None:
+        """The primary gave up its lease: it handed over, or its process is gone."""
+        self.heard_at = float("-inf")
+
+    def binding_seconds(self, now: float) -> float:
+        """For how long the lease still binds; 0 when it does not."""
+        return max(0.0, self.heard_at + self.lease_seconds - now)
+
+
+def decide(
+    promise: Promise, own_last: Position, question: SealQuestion, lease_seconds: float = 0.0
+) -> Sealed | Refused:
     """Answer a candidate.
+
+    Args:
+        promise: What was promised.
+        own_last: The end of this voter's log.
+        question: What the candidate asks for.
+        lease_seconds: For how long a lease of the present primary still binds this voter.
 
     A question for the very epoch that was promised is refused even to the same candidate: it may have lost its
     disk since, and would write that epoch's records a second time. It asks for a higher epoch; epochs are cheap.
     """
-    if question.epoch <= promise.epoch or own_last > question.last:
-        return Refused(promise.epoch, own_last)
+    if question.epoch <= promise.epoch or own_last > question.last or lease_seconds > 0:
+        return Refused(promise.epoch, own_last, lease_seconds)
     return Sealed(Promise(question.epoch, question.candidate))

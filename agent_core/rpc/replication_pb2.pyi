@@ -144,23 +144,27 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Sent by the standby whenever either number grows."""
+    """Sent by the standby whenever either number grows, and for each heartbeat that it heard."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DURABLE_LSN_FIELD_NUMBER: _builtins.int
     APPLIED_LSN_FIELD_NUMBER: _builtins.int
+    HEARD_US_FIELD_NUMBER: _builtins.int
     durable_lsn: _builtins.int
     applied_lsn: _builtins.int
+    heard_us: _builtins.int
+    """`sent_at_us` of the newest message that was heard: the primary's lease rests on it."""
     def __init__(
         self,
         *,
         durable_lsn: _builtins.int = ...,
         applied_lsn: _builtins.int = ...,
+        heard_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "durable_lsn", b"durable_lsn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "durable_lsn", b"durable_lsn", "heard_us", b"heard_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +251,7 @@ class Records(_message.Message):
     COMMITTED_LSN_FIELD_NUMBER: _builtins.int
     LAST_LSN_FIELD_NUMBER: _builtins.int
     BYTES_BEHIND_FIELD_NUMBER: _builtins.int
+    SENT_AT_US_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     first_lsn: _builtins.int
     records: _builtins.bytes
@@ -255,6 +260,8 @@ class Records(_message.Message):
     """The end of the primary's log when this was sent, for the standby's own measure of its lag."""
     bytes_behind: _builtins.int
     """Bytes of log that lie behind this message in the primary's log."""
+    sent_at_us: _builtins.int
+    """When this was sent, in microseconds of the primary's own monotonic clock."""
     def __init__(
         self,
         *,
@@ -264,10 +271,11 @@ class Records(_message.Message):
         committed_lsn: _builtins.int = ...,
         last_lsn: _builtins.int = ...,
         bytes_behind: _builtins.int = ...,
+        sent_at_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_behind", b"bytes_behind", "committed_lsn", b"committed_lsn", "epoch", b"epoch", "first_lsn", b"first_lsn", "last_lsn", b"last_lsn", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_behind", b"bytes_behind", "committed_lsn", b"committed_lsn", "epoch", b"epoch", "first_lsn", b"first_lsn", "last_lsn", b"last_lsn", "records", b"records", "sent_at_us", b"sent_at_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,13 +559,16 @@ class SealResponse(_message.Message):
     PROMISED_EPOCH_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
+    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     sealed: _builtins.bool
     promised_epoch: _builtins.int
     """Why not: the voter promised this epoch or a higher one already …"""
     voter: _builtins.str
+    lease_seconds: _builtins.float
+    """… or the present primary's lease binds the voter for so long."""
     @_builtins.property
     def last(self) -> Global___Position:
-        """… or its own log is further than the candidate's."""
+        """… or its own log is further than the candidate's …"""
 
     def __init__(
         self,
@@ -566,10 +577,11 @@ class SealResponse(_message.Message):
         promised_epoch: _builtins.int = ...,
         last: Global___Position | None = ...,
         voter: _builtins.str = ...,
+        lease_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "promised_epoch", b"promised_epoch", "sealed", b"sealed", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "lease_seconds", b"lease_seconds", "promised_epoch", b"promised_epoch", "sealed", b"sealed", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,371 @@
+"""Decides which node leads which group. Pure: no clock, no socket; it runs on the Raft leader alone.
+
+Nodes attend with a stream and report each group in which they take part. The supervisor compares what they tell
+with the map, and asks for what should change: it nominates the furthest log, records who won, and lets a healthy
+primary hand over. It chooses well; safety does not rest on it, but on the voters' seals.
+
+    healthy ──▶ suspected ──▶ polling ──▶ nominated ──▶ healthy
+                (or handed over)  ▲            │ refused, or no answer
+                                  └────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent_core.control.cluster_map import EMPTY, ClusterMap
+from agent_core.control.commands import RecordPrimary
+from agent_core.position import START, Position
+from agent_core.quorum import majority
+
+POLL_SECONDS = 0.05
+"""How long a nomination waits for the voters' newest positions."""
+RETRY_SECONDS = 0.1
+"""The pause after a nomination that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """What a node tells of one group that it takes part in.
+
+    Attributes:
+        group: The shard group.
+        leads_epoch: The epoch that it leads, from its seal on; 0 while it leads none.
+        last: The end of its log.
+        hears: The primary that it follows; empty when there is none.
+        silent_seconds: For how long it has not heard that primary; 0 for the primary itself.
+        answered: The number of the last nomination or hand-over request that it is done with; 0 for none.
+    """
+
+    group: int
+    leads_epoch: int = 0
+    last: Position = START
+    hears: str = ""
+    silent_seconds: float = 0.0
+    answered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AskForReport:
+    """Ask a node for its reports now."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Try to connect to a node's port, and tell `Supervisor.probed` whether it refused."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nominate:
+    """Ask a node to become the group's primary; its report gives `number` back once it knows how that ended."""
+
+    node: str
+    group: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskToHandOver:
+    """Ask the group's primary to drain and step down in favour of `to`."""
+
+    node: str
+    group: int
+    to: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Put a command before the Raft members; proposed again for as long as the map does not show it."""
+
+    command: RecordPrimary
+
+
+Action = AskForReport | Probe | Nominate | AskToHandOver | Record
+
+
+@dataclass(slots=True)
+class _Attendance:
+    """A node with an open stream, and what it told last."""
+
+    since: float
+    heard_at: float
+    reports: dict[int, GroupReport] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A nomination or a hand-over that was asked for and not answered yet."""
+
+    node: str
+    number: int
+    since: float
+
+
+@dataclass(slots=True)
+class _Group:
+    """What the supervisor is about to do for one group."""
+
+    healthy_at: float
+    polled_at: float | None = None
+    nominated: _Pending | None = None
+    handing_over: _Pending | None = None
+    heir: str = ""
+    """Who shall lead next, when an operator or a drain asked for it."""
+    not_before: float = 0.0
+    recording: float = float("-inf")
+
+
+class Supervisor:
+    """Watches every group of a cluster.
+
+    Attributes:
+        refusals: Nominations that failed or were not answered, for metrics.
+        nominations: Nominations made.
+    """
+
+    def __init__(self, *, failure_timeout_seconds: float, now: float, first_number: int = 1) -> None:
+        """Begin with an empty map and nobody attending.
+
+        Args:
+            failure_timeout_seconds: After this silence a node counts as failed.
+            now: The present, in seconds on the clock of every other call.
+            first_number: Nominations are numbered from here; two supervisors in a row should not overlap.
+        """
+        self._timeout = failure_timeout_seconds
+        self._began_at = now
+        self._next_number = first_number
+        self._map = EMPTY
+        self._attending: dict[str, _Attendance] = {}
+        self._refused: dict[str, float] = {}
+        self._probing: set[str] = set()
+        self._groups: dict[int, _Group] = {}
+        self.nominations = 0
+        self.refusals = 0
+
+    def learn(self, cluster_map: ClusterMap, now: float) -> None:
+        """The Raft members agreed on this map."""
+        before, self._map = self._map, cluster_map
+        for number, placement in enumerate(cluster_map.placements):
+            group = self._groups.setdefault(number, _Group(healthy_at=now))
+            if number >= len(before.placements) or before.placements[number] != placement:
+                self._groups[number] = _Group(healthy_at=now, heir=group.heir if placement.primary else "")
+                if placement.primary == group.heir:
+                    self._groups[number].heir = ""
+
+    def attend(self, node: str, now: float) -> None:
+        """A node opened its stream."""
+        self._attending[node] = _Attendance(since=now, heard_at=now)
+        self._refused.pop(node, None)
+
+    def report(self, node: str, reports: Iterable[GroupReport], now: float) -> None:
+        """A node told about its groups."""
+        attendance = self._attending.get(node)
+        if attendance is None:
+            return
+        attendance.heard_at = now
+        for report in reports:
+            attendance.reports[report.group] = report
+
+    def leave(self, node: str) -> None:
+        """A node's stream ended."""
+        self._attending.pop(node, None)
+        self._refused.pop(node, None)
+
+    def probed(self, node: str, *, refused: bool, now: float) -> None:
+        """A probe ended: the node's port refused the connection, or it did not."""
+        self._probing.discard(node)
+        if refused and node not in self._attending:
+            self._refused[node] = now
+
+    def hand_over(self, group: int, to: str, now: float) -> str | None:
+        """An operator wants `to` to lead `group`: None when that is under way, else why it cannot be."""
+        if not 0 <= group < len(self._map.placements):
+            return f"group is {group}; this cluster has the groups 0 to {len(self._map.placements) - 1}"
+        if to not in self._map.voters():
+            return f"node is {to!r}; allowed are the voters {', '.join(self._map.voters())}"
+        if self._map.member(to).draining:
+            return f"{to} is draining; undrain it first"
+        if not self._is_fresh(to, now):
+            return f"{to} does not attend; a primary must be reachable"
+        self._groups[group].heir = to
+        return None
+
+    def tick(self, now: float) -> list[Action]:
+        """What to do now. Call it after each of the other methods, and at least every `POLL_SECONDS`."""
+        actions: list[Action] = []
+        for number in range(len(self._map.placements)):
+            actions += self._supervise(number, self._groups[number], now)
+        return actions
+
+    def _supervise(self, number: int, group: _Group, now: float) -> list[Action]:
+        placement = self._map.placements[number]
+        leader = self._highest_claim(number)
+        if leader is not None and leader[0] > placement.epoch:
+            if now - group.recording < self._timeout:
+                return []
+            group.recording = now
+            epoch, node = leader
+            return [Record(RecordPrimary(number, placement.epoch, epoch, node))]
+        primary = placement.primary
+        if primary is not None and self._is_healthy(number, primary, placement.epoch, now):
+            group.healthy_at, group.polled_at, group.nominated = now, None, None
+            return self._hand_over(number, group, primary, now)
+        if primary is not None and not self._is_suspect(number, primary, group, now):
+            return self._probe_if_gone(primary)
+        return self._elect(number, group, primary, now)
+
+    def _highest_claim(self, number: int) -> tuple[int, str] | None:
+        claims = [
+            (attendance.reports[number].leads_epoch, node)
+            for node, attendance in self._attending.items()
+            if number in attendance.reports and attendance.reports[number].leads_epoch
+        ]
+        return max(claims, default=None)
+
+    def _is_fresh(self, node: str, now: float) -> bool:
+        attendance = self._attending.get(node)
+        return attendance is not None and now - attendance.heard_at < self._timeout
+
+    def _report_of(self, node: str, number: int, now: float) -> GroupReport | None:
+        return self._attending[node].reports.get(number) if self._is_fresh(node, now) else None
+
+    def _is_healthy(self, number: int, primary: str, epoch: int, now: float) -> bool:
+        """Whether a majority of the voters, the primary among them, says that it leads."""
+        hearing = 0
+        for voter in self._map.voters():
+            report = self._report_of(voter, number, now)
+            if report is None:
+                continue
+            if voter == primary:
+                if report.leads_epoch != epoch:
+                    return False
+                hearing += 1
+            else:
+                age = report.silent_seconds + now - self._attending[voter].heard_at
+                hearing += report.hears == primary and age < self._timeout
+        return hearing >= majority(len(self._map.voters()))
+
+    def _is_suspect(self, number: int, primary: str, group: _Group, now: float) -> bool:
+        report = self._report_of(primary, number, now)
+        if report is not None and report.leads_epoch < self._map.placements[number].epoch:
+            return True  # it came back, or stepped down
+        return primary in self._refused or now - group.healthy_at >= self._timeout
+
+    def _probe_if_gone(self, primary: str) -> list[Action]:
+        if primary in self._attending or primary in self._probing:
+            return []
+        self._probing.add(primary)
+        return [Probe(primary)]
+
+    def _elect(self, number: int, group: _Group, primary: str | None, now: float) -> list[Action]:
+        if group.nominated is not None and not self._nomination_failed(number, group.nominated, now):
+            return []
+        if group.nominated is not None:
+            group.nominated, group.polled_at = None, None
+            group.not_before = now + RETRY_SECONDS
+            self.refusals += 1
+        if now < group.not_before or not self._enough_attend(number, primary, now):
+            group.polled_at = None
+            return []
+        reachable = [voter for voter in self._map.voters() if self._is_fresh(voter, now)]
+        if group.polled_at is None:
+            group.polled_at = now
+            return [AskForReport(voter) for voter in reachable]
+        answered = all(self._attending[voter].heard_at > group.polled_at for voter in reachable)
+        if not answered and now - group.polled_at < POLL_SECONDS:
+            return []
+        candidate = self._furthest(number, reachable, group.heir, now)
+        if candidate is None:
+            return []
+        self.nominations += 1
+        group.nominated = _Pending(candidate, self._number(), now)
+        return [Nominate(candidate, number, group.nominated.number)]
+
+    def _enough_attend(self, number: int, primary: str | None, now: float) -> bool:
+        """Whether a nomination can win, and waiting for more voters would not make it better."""
+        voters = self._map.voters()
+        attending = [
+            self._attending[voter]
+            for voter in voters
+            if self._is_fresh(voter, now) and number in self._attending[voter].reports
+        ]
+        if len(attending) < majority(len(voters)):
+            return False
+        missing = len(voters) - len(attending)
+        expected = 1 if primary is not None and not self._is_fresh(primary, now) else 0
+        newest = max(attendance.since for attendance in attending)
+        return missing <= expected or now - newest >= self._timeout
+
+    def _furthest(self, number: int, reachable: Iterable[str], heir: str, now: float) -> str | None:
+        reports = {voter: report for voter in reachable if (report := self._report_of(voter, number, now))}
+        willing = {voter: report for voter, report in reports.items() if not self._map.member(voter).draining}
+        # A draining node leads rather than nobody: its log may be the only one that is far enough.
+        furthest = max(report.last for report in reports.values())
+        if not any(report.last == furthest for report in willing.values()):
+            willing = reports
+        equals = [voter for voter, report in willing.items() if report.last == furthest]
+        if heir in equals:
+            return heir
+        burden = self._burden()
+        return min(equals, key=lambda voter: (burden[voter], voter), default=None)
+
+    def _burden(self) -> Mapping[str, int]:
+        """How many groups each voter leads, or is about to."""
+        burden = dict.fromkeys(self._map.voters(), 0)
+        for number, placement in enumerate(self._map.placements):
+            nominated = self._groups[number].nominated
+            node = nominated.node if nominated is not None else placement.primary
+            if node in burden:
+                burden[node] += 1
+        return burden
+
+    def _nomination_failed(self, number: int, nominated: _Pending, now: float) -> bool:
+        report = self._report_of(nominated.node, number, now)
+        if report is None or now - nominated.since >= self._timeout:
+            return True
+        return report.answered == nominated.number and report.leads_epoch == 0
+
+    def _hand_over(self, number: int, group: _Group, primary: str, now: float) -> list[Action]:
+        pending = group.handing_over
+        if pending is not None:
+            report = self._report_of(primary, number, now)
+            refused = report is not None and report.answered == pending.number
+            if refused or now - pending.since >= 2 * self._timeout:
+                group.handing_over, group.heir = None, ""
+                group.not_before = now + self._timeout
+            return []
+        if now < group.not_before:
+            return []
+        to = group.heir or (self._successor(number, primary, now) if self._map.member(primary).draining else "")
+        if not to or to == primary:
+            group.heir = ""
+            return []
+        group.heir = to
+        group.handing_over = _Pending(primary, self._number(), now)
+        return [AskToHandOver(primary, number, to, group.handing_over.number)]
+
+    def _successor(self, number: int, primary: str, now: float) -> str:
+        """Who takes a group from a draining node; empty when nobody can."""
+        burden = self._burden()
+        for other in self._groups.values():
+            if other.handing_over is not None and other.heir in burden:
+                burden = {**burden, other.heir: burden[other.heir] + 1}
+        able = [
+            voter
+            for voter in self._map.voters()
+            if voter != primary
+            and not self._map.member(voter).draining
+            and (report := self._report_of(voter, number, now)) is not None
+            and report.hears == primary
+        ]
+        return min(able, key=lambda voter: (burden[voter], voter), default="")
+
+    def _number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
