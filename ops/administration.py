@@ -18,6 +18,7 @@ from agent_core.rpc import administration_pb2 as pb
 from agent_core.rpc.administration_pb2_grpc import AdministrationServicer
 from agent_core.rpc_errors import abort
 from agent_core.stream import to_message
+from ops.control.view import MapView
 from ops.node_snapshot import GroupSnapshot, NodeSnapshot
 from ops.settings import NodeConfiguration
 
@@ -25,8 +26,11 @@ from ops.settings import NodeConfiguration
 class AdministrationService(AdministrationServicer):
     """Answers operators."""
 
-    def __init__(self, configuration: NodeConfiguration, snapshot: Callable[[], NodeSnapshot]) -> None:
+    def __init__(
+        self, configuration: NodeConfiguration, view: MapView, snapshot: Callable[[], NodeSnapshot]
+    ) -> None:
         self._configuration = configuration
+        self._view = view
         self._snapshot = snapshot
 
     async def Status(  # noqa: N802 - the name in the proto
@@ -71,7 +75,7 @@ class AdministrationService(AdministrationServicer):
         return pb.GroupStatus(
             group=group.group,
             role=group.role,
-            primary=self._configuration.cluster_map.primary_of(group.group).node_id,
+            primary=self._view.placement(group.group).primary or "",
             epoch=group.epoch,
             durable=to_message(START._replace(epoch=group.epoch, lsn=group.durable_lsn)),
             committed_lsn=group.committed_lsn,

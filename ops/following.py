@@ -27,7 +27,21 @@ class FollowingGroup:
         self.context = context
         self.shards = shards
         self.follower = follower
-        self._task = asyncio.create_task(follower.run(), name=f"follow group {context.group}")
+        self.resume()
+
+    @property
+    def able(self) -> bool:
+        """Whether this node could lead the group: its shards need no resync."""
+        return self.shards.complete
+
+    async def pause(self) -> None:
+        """Follow nobody; nothing touches the log once this returns. The shards stay open."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def resume(self) -> None:
+        """Follow again."""
+        self._task = asyncio.create_task(self.follower.run(), name=f"follow group {self.context.group}")
 
     @classmethod
     async def start(cls, context: GroupContext) -> FollowingGroup:
@@ -39,7 +53,7 @@ class FollowingGroup:
         configuration, cluster = context.configuration, context.cluster
 
         def exchange(requests: AsyncIterator[pb.ResyncRequest]) -> AsyncIterable[pb.ResyncResponse]:
-            return context.peers.stub(context.primary).Resync(requests)
+            return context.peers.stub(follower.primary).Resync(requests)
 
         shards = await StandbyGroup.open(
             context.data_directory,
@@ -69,13 +83,12 @@ class FollowingGroup:
             replication_log=context.log,
             voter=context.voter,
             shards=shards,
-            connect=lambda: context.peers.stub(context.primary),
+            connect=lambda misled: context.peers.stub(context.presumed_primary(misled=misled)),
             settings=FollowerSettings(heartbeat_seconds=heartbeat_seconds, silence_seconds=20 * heartbeat_seconds),
         )
         return cls(context, shards, follower)
 
     async def stop(self) -> None:
         """Stop following and close the shards."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self.pause()
         await self.shards.close()

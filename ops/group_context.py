@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from agent_core.cluster import Cluster
+from agent_core.errors import Unavailable
 from agent_core.log.log import ReplicationLog
+from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
 from agent_core.stream import CHANNEL_OPTIONS
+from ops.control.ports import refuses
+from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
 from replica.reading.positions import AppliedPositions
 from replica.voter import Voter
 
 if TYPE_CHECKING:
-    # The asynchronous stub exists for type checkers only.
+    # The asynchronous stubs exist for type checkers only.
+    from agent_core.rpc.control_pb2_grpc import ControlAsyncStub
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
 
 
@@ -28,22 +33,27 @@ class Peers:
     """Channels to the other nodes, opened on first use."""
 
     cluster: Cluster
-    _stubs: dict[str, ReplicationAsyncStub] = field(default_factory=dict)
-    _channels: list[grpc.aio.Channel] = field(default_factory=list)
+    _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     def stub(self, node_id: str) -> ReplicationAsyncStub:
         """The Replication service of a node."""
-        stub = self._stubs.get(node_id)
-        if stub is None:
+        return ReplicationStub(self.channel(node_id))
+
+    def control(self, node_id: str) -> ControlAsyncStub:
+        """The Control service of a node."""
+        return ControlStub(self.channel(node_id))
+
+    def channel(self, node_id: str) -> grpc.aio.Channel:
+        """The one channel to a node."""
+        channel = self._channels.get(node_id)
+        if channel is None:
             channel = grpc.aio.insecure_channel(self.cluster.node(node_id).grpc_address, options=CHANNEL_OPTIONS)
-            self._channels.append(channel)
-            stub = ReplicationStub(channel)
-            self._stubs[node_id] = stub
-        return stub
+            self._channels[node_id] = channel
+        return channel
 
     async def close(self) -> None:
         """Close every channel."""
-        for channel in self._channels:
+        for channel in self._channels.values():
             await channel.close()
 
 
@@ -59,6 +69,7 @@ class GroupContext:
         voter: Keeps this node's promises for the group.
         peers: Reaches the other nodes.
         positions: Told how far the group's shards are.
+        view: Who leads the group, as the Raft members agreed.
     """
 
     configuration: NodeConfiguration
@@ -68,14 +79,17 @@ class GroupContext:
     voter: Voter
     peers: Peers
     positions: AppliedPositions
+    view: MapView
 
     @classmethod
     def open(
         cls,
         configuration: NodeConfiguration,
         group: int,
+        *,
         peers: Peers,
         positions: AppliedPositions,
+        view: MapView,
         executor: ThreadPoolExecutor,
     ) -> GroupContext:
         """Open the group's log and promise.
@@ -98,9 +112,10 @@ class GroupContext:
             cluster_id=cluster_id,
             group=group,
             last=lambda: log.last,
+            lease_seconds=configuration.election.lease_seconds,
             executor=executor,
         )
-        return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions)
+        return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions, view)
 
     @property
     def node_id(self) -> str:
@@ -112,7 +127,27 @@ class GroupContext:
         """This node's data."""
         return self.configuration.node.data_directory
 
-    @property
-    def primary(self) -> str:
-        """The node that leads the group."""
-        return self.cluster.primary_of(self.group).node_id
+    def presumed_primary(self, *, misled: bool = False) -> str:
+        """The node to follow: who was promised the highest epoch, or else whom the map names.
+
+        Args:
+            misled: The one that was presumed last does not lead; name the other one.
+
+        Raises:
+            Unavailable: Nobody but this node comes into question.
+        """
+        promise, placement = self.voter.promise, self.view.placement(self.group)
+        names = [promise.candidate, placement.primary or ""]
+        if (placement.epoch > promise.epoch) != misled:
+            names.reverse()
+        for name in names:
+            if name and name != self.node_id:
+                return name
+        raise Unavailable(f"group {self.group} has no primary yet")
+
+    async def primary_is_gone(self) -> bool:
+        """Whether the process of the node that was followed last has ended for certain: its port refuses."""
+        try:
+            return await refuses(self.cluster.node(self.presumed_primary()).grpc_address)
+        except (Unavailable, KeyError):
+            return False

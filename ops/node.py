@@ -13,19 +13,21 @@ import grpc.aio
 import structlog
 import uvloop
 
+from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError
 from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to_server
+from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
 from ops.administration import AdministrationService
+from ops.control.control_plane import ControlPlane
+from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
-from ops.following import FollowingGroup
 from ops.group_context import GroupContext, Peers
 from ops.http import HttpServer, build_app
-from ops.leading import LeadingGroup
+from ops.membership import GroupMember
 from ops.node_state import NodeState
 from ops.replication_service import ReplicationService
 from ops.settings import MIB, NodeConfiguration
@@ -33,6 +35,7 @@ from primary.checks import WriteChecks
 from primary.loader import SessionLoader
 from primary.registry import ResidencySettings, SessionRegistry
 from primary.service import SessionsService
+from primary.unlogged import log_unlogged
 from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
@@ -82,9 +85,7 @@ class Node:
     def __init__(self, configuration: NodeConfiguration) -> None:
         self._configuration = configuration
         self._cluster = configuration.cluster_map
-        self._leading: dict[int, LeadingGroup] = {}
-        self._following: dict[int, FollowingGroup] = {}
-        self._failed = False
+        self._members: dict[int, GroupMember] = {}
 
     async def run(self) -> int:
         """Start everything, wait for a signal, stop everything: 0 unless a group failed."""
@@ -109,25 +110,27 @@ class Node:
         peers = Peers(self._cluster)
         stack.push_async_callback(peers.close)
         directory = configuration.node.data_directory
+        view = MapView()
         loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="session loader")
         stack.push_async_callback(loader.close)
         registry = SessionRegistry(
-            self._cluster,
+            layout,
+            lambda group: self._primary_of(view, group),
             loader,
             ResidencySettings(configuration.sessions.idle_seconds, configuration.sessions.memory_budget_mib * MIB),
             configuration.cluster.acknowledgement,
         )
-        self._state = NodeState(configuration, registry, self._leading, self._following)
+        self._state = NodeState(configuration, registry, self._members)
         reading = Reading.open(directory, layout, positions, sql_workers=configuration.limits.sql_workers)
         stack.push_async_callback(reading.close)
-        contexts = {}
+        control = ControlPlane(configuration, view, peers, self._members)
         for group in range(layout.shard_group_count):
-            context = GroupContext.open(configuration, group, peers, positions, executor)
+            context = GroupContext.open(
+                configuration, group, peers=peers, positions=positions, view=view, executor=executor
+            )
             stack.callback(context.log.close)
-            contexts[group] = context
-        for group, context in contexts.items():
-            if context.primary == configuration.node.id:
-                self._leading[group] = LeadingGroup(context, registry)
+            await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
+            self._members[group] = GroupMember(context, registry, on_news=control.attending.news)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
@@ -137,9 +140,11 @@ class Node:
             ),
             server,
         )
-        voters = {group: context.voter for group, context in contexts.items()}
-        add_ReplicationServicer_to_server(ReplicationService(self._leading, voters), server)
-        add_AdministrationServicer_to_server(AdministrationService(configuration, self._state.snapshot), server)
+        add_ReplicationServicer_to_server(ReplicationService(self._members), server)
+        add_ControlServicer_to_server(control.service, server)
+        add_AdministrationServicer_to_server(
+            AdministrationService(configuration, view, self._state.snapshot), server
+        )
         _listen(server, self._address.grpc_address)
         app = build_app(
             self._state.snapshot,
@@ -148,28 +153,19 @@ class Node:
         )
         http = await HttpServer.start(app, self._address.http_address)
         stack.push_async_callback(http.stop)
-        for group, context in contexts.items():
-            if group not in self._leading:
-                following = await FollowingGroup.start(context)
-                self._following[group] = following
-                stack.push_async_callback(following.stop)
         await server.start()
         stack.push_async_callback(server.stop, STOP_SECONDS)
-        tasks = [asyncio.create_task(registry.sweep(), name="session sweep")]
-        tasks += [
-            asyncio.create_task(self._lead(leading), name=f"lead group {group}")
-            for group, leading in self._leading.items()
-        ]
-        stack.push_async_callback(_cancel, tasks)
-        for leading in self._leading.values():
-            stack.push_async_callback(leading.stop, configuration.replication.acknowledgement_timeout_seconds)
+        for member in self._members.values():
+            member.start()
+            stack.push_async_callback(member.stop, configuration.replication.acknowledgement_timeout_seconds)
+        await control.start()
+        stack.push_async_callback(control.stop)
+        sweep = asyncio.create_task(registry.sweep(), name="session sweep")
+        stack.push_async_callback(_cancel, [sweep])
 
-    async def _lead(self, leading: LeadingGroup) -> None:
-        try:
-            await leading.run()
-        except (HeadwaterError, OSError) as error:
-            self._state.failures[leading.context.group] = str(error)
-            log.exception("group failed", group=leading.context.group)
+    def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
+        primary = view.placement(group).primary
+        return self._cluster.node(primary) if primary is not None else None
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent_core.lag import Lag
 from ops.following import FollowingGroup
 from ops.leading import LeadingGroup
+from ops.membership import GroupMember
 from ops.node_snapshot import (
     FollowingSnapshot,
     GroupSnapshot,
@@ -33,15 +34,20 @@ class NodeState:
         self,
         configuration: NodeConfiguration,
         registry: SessionRegistry,
-        leading: Mapping[int, LeadingGroup],
-        following: Mapping[int, FollowingGroup],
+        members: Mapping[int, GroupMember],
     ) -> None:
         self.configuration = configuration
         self._registry = registry
-        self._leading = leading
-        self._following = following
+        self._members = members
         self.stopping = False
-        self.failures: dict[int, str] = {}
+
+    @property
+    def _leading(self) -> Mapping[int, LeadingGroup]:
+        return {group: member.leading for group, member in self._members.items() if member.leading is not None}
+
+    @property
+    def _following(self) -> Mapping[int, FollowingGroup]:
+        return {group: member.following for group, member in self._members.items() if member.following is not None}
 
     def snapshot(self) -> NodeSnapshot:
         """The node at this moment."""
@@ -68,6 +74,11 @@ class NodeState:
     def _not_ready(self) -> Iterator[str]:
         if self.stopping:
             yield "the node is stopping"
+        for number, member in self._members.items():
+            if member.failure is not None:
+                yield f"group {number}: {member.failure}"
+            elif member.following is None and member.leading is None:
+                yield f"group {number}: changes its role"
         for number, leading in self._leading.items():
             if leading.waiting_for is not None:
                 yield f"group {number}: {leading.waiting_for}"
@@ -79,12 +90,13 @@ class NodeState:
             if following.shards.trouble is not None:
                 yield f"group {number}: {following.shards.trouble}"
 
+    def _failure(self, leading: LeadingGroup) -> str | None:
+        return self._members[leading.context.group].failure
+
     def _led(self, leading: LeadingGroup) -> GroupSnapshot:
         log, writer = leading.context.log, leading.writer
         committed_lsn = leading.tracker.committed_lsn if leading.tracker is not None else 0
-        primary = PrimarySnapshot(
-            failure=self.failures.get(leading.context.group), standbys=tuple(_standbys(leading))
-        )
+        primary = PrimarySnapshot(failure=self._failure(leading), standbys=tuple(_standbys(leading)))
         if writer is not None:
             counters = writer.counters
             primary = PrimarySnapshot(
@@ -99,7 +111,7 @@ class NodeState:
                 queue_bytes=writer.queued_bytes,
                 uncommitted_transactions=writer.unreleased,
                 uncommitted_bytes=writer.unreleased_bytes,
-                failure=writer.failure or self.failures.get(leading.context.group),
+                failure=writer.failure or self._failure(leading),
                 standbys=primary.standbys,
             )
         return GroupSnapshot(

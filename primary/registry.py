@@ -14,14 +14,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent_core.cluster import Cluster
+from agent_core.cluster import NodeAddress
 from agent_core.database.build import DatabaseError
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, NotPrimary, SessionNotFound, Unavailable
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
+from agent_core.routing import ShardLayout
 from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
+from primary.electing.lease import Lease
 from primary.loader import SessionLoader
 from primary.mutation import Append, Creation, Mutation, OutcomeSink
 from primary.writer import GroupWriter
@@ -79,18 +81,20 @@ class SessionRegistry:
 
     def __init__(
         self,
-        cluster: Cluster,
+        layout: ShardLayout,
+        primary_of: Callable[[int], NodeAddress | None],
         loader: DatabaseThread[SessionLoader],
         settings: ResidencySettings,
         acknowledgement: Acknowledgement,
     ) -> None:
-        self._cluster = cluster
-        self._layout = cluster.layout
+        self._layout = layout
+        self._primary_of = primary_of
         self._loader = loader
         self._settings = settings
         self._acknowledgement = acknowledgement
         self._loop = asyncio.get_running_loop()
         self._writers: dict[int, GroupWriter] = {}
+        self._leases: dict[int, Lease] = {}
         self._actors: dict[str, SessionActor] = {}
         # Sessions whose actors are on their way up, and what goes on once they are there.
         self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
@@ -98,13 +102,15 @@ class SessionRegistry:
         self._news: dict[str, set[News]] = {}
         self.counters = RegistryCounters()
 
-    def lead(self, group: int, writer: GroupWriter) -> None:
-        """This node leads a group, and its epoch is open: serve its sessions."""
+    def lead(self, group: int, writer: GroupWriter, lease: Lease) -> None:
+        """This node leads a group, and its epoch is open: serve its sessions, and reads while the lease lasts."""
         self._writers[group] = writer
+        self._leases[group] = lease
 
     def step_down(self, group: int) -> None:
         """This node no longer leads a group: drop its actors, send its subscribers elsewhere."""
         self._writers.pop(group, None)
+        self._leases.pop(group, None)
         for session_id in [name for name in self._actors if self._group_of(name) == group]:
             del self._actors[session_id]
         for session_id, listeners in self._news.items():
@@ -139,8 +145,26 @@ class SessionRegistry:
         writer = self._writers.get(group)
         if writer is not None:
             return writer
-        primary = self._cluster.primary_of(group)
+        primary = self._primary_of(group)
+        if primary is None:
+            raise Unavailable(f"group {group} has no primary at the moment")
         raise NotPrimary(f"group {group} is led by {primary.node_id} at {primary.grpc_address}")
+
+    def readable_position(self, session_id: str) -> Position:
+        """The position that a read of a session's actor shows; no write that anybody was told of is missing.
+
+        Raises:
+            NotPrimary: Another node leads the group.
+            Unavailable: This node has not heard a majority lately: another one may lead the group by now.
+        """
+        writer = self.writer(session_id)
+        group = self._group_of(session_id)
+        if not self._leases[group].valid(self._loop.time()):
+            raise Unavailable(
+                f"this primary of group {group} has not heard a majority lately, so what it holds may be old; "
+                "ask again, or read from a standby"
+            )
+        return writer.visible_position
 
     def actor_if_live(self, session_id: str) -> SessionActor | None:
         """The session's actor, if it is up."""

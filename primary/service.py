@@ -76,7 +76,7 @@ class SessionsService(SessionsServicer):
         """What is known of a session, from its actor."""
         try:
             actor = await self._registry.actor(check_session_id(request.session_id))
-            position = self._registry.writer(request.session_id).visible_position
+            position = self._registry.readable_position(request.session_id)
         except HeadwaterError as error:
             await abort(context, error)
         return GetSessionResponse(session=actor.session, position=self._position(request.session_id, position))
@@ -98,7 +98,7 @@ class SessionsService(SessionsServicer):
             if request.limit > MAX_TRANSCRIPT_ENTRIES:
                 raise InvalidRequest(f"limit is {request.limit}; at most {MAX_TRANSCRIPT_ENTRIES} are allowed")
             actor = await self._registry.actor(check_session_id(request.session_id))
-            position = self._registry.writer(request.session_id).visible_position
+            position = self._registry.readable_position(request.session_id)
         except HeadwaterError as error:
             await abort(context, error)
         entries = actor.entries(request.after_seq, request.limit or 1000, TRANSCRIPT_BYTES)

@@ -111,6 +111,7 @@ class GroupWriter:
         self._room = asyncio.Event()
         self._room.set()
         self._stopping = False
+        self._deposed = False
         self._drained = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.counters = WriterCounters()
@@ -176,6 +177,8 @@ class GroupWriter:
 
     def durable(self, node: str, lsn: int) -> None:
         """A node holds the log durably up to `lsn`: release what that makes safe."""
+        if self._deposed:
+            return
         if self._tracker.durable(node, lsn):
             self._on_committed(self._tracker.committed_lsn)
         visible_lsn = self._tracker.safe_lsn(self._visible_mode)
@@ -195,11 +198,19 @@ class GroupWriter:
             if not self._unreleased and not self.queued:
                 self._drained.set()
 
+    def depose(self, reason: str) -> None:
+        """Acknowledge nothing from now on: this node's own vote went to another primary.
+
+        What waits ends as unknown. The log may still grow by the batch that is being written.
+        """
+        self._deposed = self._stopping = True
+        self._fail_waiting(reason)
+
     async def drain(self, seconds: float) -> None:
         """Take no more; wait for what is queued and written to be released; the rest ends as unknown."""
         self._stopping = True
         self._drained.clear()
-        if (self._unreleased or self.queued) and self.failure is None:
+        if (self._unreleased or self.queued) and self.failure is None and not self._deposed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), seconds)
         for task in self._tasks:

@@ -17,7 +17,7 @@ import grpc.aio
 import structlog
 
 from agent_core.backoff import Backoff
-from agent_core.errors import Fenced, HeadwaterError, Unavailable
+from agent_core.errors import Fenced, HandedOver, HeadwaterError, NotPrimary, Unavailable
 from agent_core.lag import Lag
 from agent_core.log.log import ReplicationLog
 from agent_core.position import Position
@@ -82,7 +82,7 @@ class Follower:
         replication_log: ReplicationLog,
         voter: Voter,
         shards: FollowedShards,
-        connect: Callable[[], ReplicationAsyncStub],
+        connect: Callable[[bool], ReplicationAsyncStub],
         settings: FollowerSettings | None = None,
         chance: random.Random | None = None,
     ) -> None:
@@ -96,7 +96,9 @@ class Follower:
             replication_log: This node's log of the group.
             voter: Keeps the promises that this node gave for the group.
             shards: This node's shards of the group.
-            connect: A stub for the group's present primary, asked for each try anew.
+            connect: A stub for the group's present primary, asked for each try anew. It is given whether the node
+                that the last try went to said that it does not lead: then another one should be tried, if there is
+                any. Raises Unavailable while no primary is known.
             settings: What an operator chose.
             chance: Spreads the tries.
         """
@@ -119,6 +121,8 @@ class Follower:
         self._lag.restart(shards.applied.lsn)
         shards.on_applied(self._applied)
         voter.on_raised(self._fence)
+        self._try_now = asyncio.Event()
+        self._misled = False
         self.state = FollowerState.CONNECTING
         self.reason: str | None = "the primary was not reached yet"
         self.primary = ""
@@ -135,6 +139,11 @@ class Follower:
         """For how long the primary was not heard; None when it never was."""
         return None if self._lag.heard_at is None else self._loop.time() - self._lag.heard_at
 
+    def try_now(self) -> None:
+        """There may be another primary: do not wait for the next try. A stream that works stays."""
+        self._backoff.reset()
+        self._try_now.set()
+
     async def run(self) -> None:
         """Follow until cancelled; whatever fails is tried again."""
         # Leaving the block waits for what is being written: nothing touches the log once this returns.
@@ -146,17 +155,26 @@ class Follower:
                     if not isinstance(error, HeadwaterError | OSError):
                         log.exception("following failed", group=self._group)
                     self._note(error)
-                await asyncio.sleep(self._backoff.next_delay())
+                try:
+                    async with asyncio.timeout(self._backoff.next_delay()):
+                        await self._try_now.wait()
+                except TimeoutError:
+                    continue
+                finally:
+                    self._try_now.clear()
 
     def _note(self, error: Exception) -> None:
         """Take down why the stream ended."""
+        self._misled = isinstance(error, NotPrimary)
+        if isinstance(error, HandedOver):
+            self._voter.watch.released()
         self.state = FollowerState.DIVERGED if isinstance(error, Diverged) else FollowerState.CONNECTING
         if str(error) != self.reason:
             log.warning("stream ended", group=self._group, reason=str(error), state=self.state)
         self.reason = str(error)
 
     async def _follow_once(self, log_thread: Executor) -> None:
-        call = self._connect().Stream()
+        call = self._connect(self._misled).Stream()
         try:
             await self._loop.run_in_executor(log_thread, self._log.sync)
             follow = await self._say_hello(call)

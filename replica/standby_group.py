@@ -15,7 +15,7 @@ import structlog
 
 from agent_core.backoff import Backoff
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError
+from agent_core.errors import HeadwaterError, ShardDamaged
 from agent_core.log.log import ReplicationLog
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
@@ -188,6 +188,41 @@ class StandbyGroup:
         A reset itself is: its resync waits for it to be committed.
         """
         return 0 if self._broken else min([durable_lsn, *self._resets.values()])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is what the log says, up to where it was applied: no resync is due."""
+        return not self.needs_resync and all(
+            self._is_ahead(applier) or self._why_unfit(applier) is None for applier in self.appliers.values()
+        )
+
+    async def bring_up(self) -> frozenset[int]:
+        """Apply the whole log, committed or not: this node leads it now, and nobody else does.
+
+        Returns:
+            The shards that contain more than the log: what this node committed to them as the primary of the log's
+            last epoch, and did not get to log before it stopped.
+
+        Raises:
+            ShardDamaged: A shard cannot be brought to the end of the log.
+        """
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        async with self._lock:
+            while self.applied.lsn < self._log.last.lsn:
+                outcome: Round = await self._thread.run(self._thread.owned.apply, self.applied, self._log.last.lsn)
+                if outcome.resync_shard is not None:
+                    raise ShardDamaged(
+                        f"shard {outcome.resync_shard} cannot be brought to the end of the log: {outcome.reason}"
+                    )
+                self._reached(outcome.applied)
+        return frozenset(applier.shard for applier in self.appliers.values() if self._is_ahead(applier))
+
+    def _is_ahead(self, applier: ShardApplier) -> bool:
+        """Whether a shard continues the log's own last epoch, past its end."""
+        contains, last = applier.applied, self._log.last
+        return contains is not None and contains.epoch == last.epoch and contains.lsn > last.lsn
 
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""

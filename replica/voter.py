@@ -81,8 +81,16 @@ class Voter:
         return self._file.promise
 
     def on_raised(self, listener: Callable[[int], None]) -> None:
-        """Call `listener` with the epoch whenever one is promised that was not promised before."""
+        """Call `listener` with the epoch whenever one is promised that was not promised before.
+
+        It is called in the same step of the event loop in which the log's end was looked at, before the promise
+        is durable: from that step on nothing of a lower epoch may be acknowledged.
+        """
         self._raised.append(listener)
+
+    def off_raised(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` no more."""
+        self._raised.remove(listener)
 
     async def seal(self, request: pb.SealRequest) -> pb.SealResponse:
         """Answer a candidate; the promise is durable when this returns.
@@ -137,11 +145,11 @@ class Voter:
 
     async def _keep(self, promise: Promise) -> None:
         before, self.floor = self.floor, promise.epoch
+        for listener in tuple(self._raised):
+            listener(promise.epoch)
         try:
             await self._loop.run_in_executor(self._executor, self._file.keep, promise)
         except OSError:
             # No one was told; the present primary may go on.
             self.floor = before
             raise
-        for listener in self._raised:
-            listener(promise.epoch)

@@ -112,7 +112,7 @@ def describe(cluster: LocalCluster) -> dict[str, Any]:
         "nodes": [
             {
                 "node_id": node.node_id,
-                "role": _role(cluster, node),
+                "role": _role(node),
                 "grpc": node.grpc_address,
                 "http": f"http://{node.http_address}",
                 "metrics": f"http://{node.http_address}/metrics",
@@ -143,11 +143,8 @@ def overview(cluster: LocalCluster) -> str:
     )
 
 
-def _role(cluster: LocalCluster, node: NodeAddress) -> str:
-    placement = cluster.configurations[node.node_id].cluster_map.placement
-    if node.node_id in placement.values():
-        return "primary"
-    return "standby" if node.voter else "reader"
+def _role(node: NodeAddress) -> str:
+    return "voter" if node.voter else "reader"
 
 
 async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> bool:

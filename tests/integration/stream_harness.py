@@ -232,7 +232,7 @@ class StandbySide:
             replication_log=self.log,
             voter=self.voter,
             shards=self.shards,
-            connect=lambda: self.primary,
+            connect=lambda _misled: self.primary,
             settings=SETTINGS,
             chance=random.Random(1),
         )
