@@ -233,6 +233,8 @@ class Follower:
                 return message_of(await call.read())
         except TimeoutError:
             raise Unavailable("the primary did not answer a hello") from None
+        except asyncio.InvalidStateError:
+            raise Unavailable("the connection to the primary broke before the hello was sent") from None
 
     async def _go_back(self, follow: Follow) -> None:
         """Promise the primary's epoch, and cut the log back to where the primary's log and this one part.

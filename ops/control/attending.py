@@ -82,12 +82,12 @@ class Attending:
                 if leader is None:
                     raise Unavailable("the Raft members have no leader")
                 await self._attend(leader, backoff)
-            except (HeadwaterError, OSError) as error:
+            except (HeadwaterError, OSError, asyncio.InvalidStateError, grpc.aio.AioRpcError) as error:
+                if isinstance(error, grpc.aio.AioRpcError):
+                    error = from_rpc_error(error, unanswered=Unavailable)
                 if str(error) != reason:
                     reason = str(error)
                     log.info("not attending", reason=reason)
-            except grpc.aio.AioRpcError as error:
-                log.info("attendance ended", reason=str(from_rpc_error(error, unanswered=Unavailable)))
             finally:
                 self.leader = ""
             await asyncio.sleep(backoff.next_delay())

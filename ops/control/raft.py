@@ -24,8 +24,10 @@ from ops.settings import NodeConfiguration
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 0.1
-SHORTEST_ELECTION_SECONDS = 0.35
-LONGEST_ELECTION_SECONDS = 0.6
+TICK_SECONDS = 0.02
+"""How late a timeout is noticed: members whose timeouts lie closer together may split the vote."""
+SHORTEST_ELECTION_SECONDS = 0.3
+LONGEST_ELECTION_SECONDS = 0.7
 LEADER_FALLBACK_SECONDS = 1.0
 """A leader that no majority answers for so long gives up."""
 RECONNECT_SECONDS = 0.2
@@ -114,7 +116,7 @@ class ReplicatedMap:
             # Batching would make each command wait for the next heartbeat.
             appendEntriesUseBatch=False,
             appendEntriesPeriod=HEARTBEAT_SECONDS,
-            autoTickPeriod=HEARTBEAT_SECONDS / 2,
+            autoTickPeriod=TICK_SECONDS,
             raftMinTimeout=SHORTEST_ELECTION_SECONDS,
             raftMaxTimeout=LONGEST_ELECTION_SECONDS,
             leaderFallbackTimeout=LEADER_FALLBACK_SECONDS,
