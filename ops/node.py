@@ -84,7 +84,6 @@ class Node:
         self._cluster = configuration.cluster_map
         self._leading: dict[int, LeadingGroup] = {}
         self._following: dict[int, FollowingGroup] = {}
-        self._failed = False
 
     async def run(self) -> int:
         """Start everything, wait for a signal, stop everything: 0 unless a group failed."""
@@ -117,9 +116,9 @@ class Node:
             ResidencySettings(configuration.sessions.idle_seconds, configuration.sessions.memory_budget_mib * MIB),
             configuration.cluster.acknowledgement,
         )
-        self._state = NodeState(configuration, registry, self._leading, self._following)
         reading = Reading.open(directory, layout, positions, sql_workers=configuration.limits.sql_workers)
         stack.push_async_callback(reading.close)
+        self._state = NodeState(configuration, registry, reading, self._leading, self._following)
         contexts = {}
         for group in range(layout.shard_group_count):
             context = GroupContext.open(configuration, group, peers, positions, executor)

@@ -14,6 +14,7 @@ from ops.node_snapshot import (
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
     StandbySnapshot,
@@ -22,6 +23,7 @@ from ops.settings import NodeConfiguration
 from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from replica.following import FollowerState
+from replica.reading.reading import Reading
 
 VERSION = version("headwater")
 
@@ -33,11 +35,13 @@ class NodeState:
         self,
         configuration: NodeConfiguration,
         registry: SessionRegistry,
+        reading: Reading,
         leading: Mapping[int, LeadingGroup],
         following: Mapping[int, FollowingGroup],
     ) -> None:
         self.configuration = configuration
         self._registry = registry
+        self._reading = reading
         self._leading = leading
         self._following = following
         self.stopping = False
@@ -62,6 +66,13 @@ class NodeState:
                 loads=counters.loads,
                 evictions_by_reason={"idle": counters.evictions_idle, "memory": counters.evictions_memory},
                 subscribers=self._registry.subscribers,
+            ),
+            reads=ReadsSnapshot(
+                shard_reads=self._reading.pool.reads,
+                failed_shard_reads=self._reading.pool.failures,
+                position_timeouts=self._reading.applied.timeouts,
+                sql_queries=self._reading.sql_workers.queries,
+                sql_workers_stopped=self._reading.sql_workers.killed,
             ),
         )
 
@@ -111,6 +122,7 @@ class NodeState:
             applied_lsn=log.last.lsn,
             log_bytes=log.size_bytes,
             log_first_lsn=log.first_lsn,
+            log_disk_reads=log.disk_reads,
             fsync_seconds=writer.counters.fsync_seconds if writer is not None else None,
             primary=primary,
         )
@@ -126,6 +138,7 @@ class NodeState:
             applied_lsn=shards.applied.lsn,
             log_bytes=context.log.size_bytes,
             log_first_lsn=context.log.first_lsn,
+            log_disk_reads=context.log.disk_reads,
             following=FollowingSnapshot(
                 connected=follower.state is FollowerState.FOLLOWING,
                 lag=follower.lag(),
