@@ -37,6 +37,7 @@ from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
+from replica.reading.sql.limits import SqlLimits
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +117,16 @@ class Node:
             ResidencySettings(configuration.sessions.idle_seconds, configuration.sessions.memory_budget_mib * MIB),
             configuration.cluster.acknowledgement,
         )
-        reading = Reading.open(directory, layout, positions, sql_workers=configuration.limits.sql_workers)
+        limits = configuration.limits
+        reading = Reading.open(
+            directory,
+            layout,
+            positions,
+            sql_workers=limits.sql_workers,
+            sql_limits=SqlLimits(
+                limits.sql_seconds, limits.sql_rows, limits.sql_result_bytes, limits.sql_memory_mib * MIB
+            ),
+        )
         stack.push_async_callback(reading.close)
         self._state = NodeState(configuration, registry, reading, self._leading, self._following)
         contexts = {}

@@ -21,7 +21,13 @@ from ops.cli.plain_text import plain
 @click.option("--session", help="The shard that holds this session.")
 @click.option("--shard", type=click.IntRange(0), default=0, show_default=True, help="The shard.")
 @click.option("--workspace", is_flag=True, help="The workspace shard.")
-@click.option("--max-rows", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1, 2**32 - 1),
+    default=1000,
+    show_default=True,
+    help="Where to cut the result; the node's limits.sql_rows bounds it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print columns and rows as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV.")
 def query(

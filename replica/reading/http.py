@@ -23,7 +23,6 @@ from replica.reading import queries
 from replica.reading.positions import GroupPosition
 from replica.reading.queries import SessionFilter, SessionOverview, TranscriptEntry
 from replica.reading.reading import QueryAnswer, Reading
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
 
 POSITION_HEADER = "Headwater-Position"
 """`group=epoch:lsn`, several with commas between them; can be passed back as `min_position`."""
@@ -134,8 +133,8 @@ def reading_routes(reading: Reading) -> APIRouter:
             body.sql,
             shard,
             parameters_json=parameters_json,
-            max_rows=DEFAULT_ROWS if body.max_rows is None else body.max_rows,
-            timeout_seconds=DEFAULT_SECONDS if body.timeout_ms is None else body.timeout_ms / 1000,
+            max_rows=body.max_rows,
+            timeout_seconds=_seconds(body.timeout_ms),
             min_position=parse_min_positions(body.min_position or "", [group]).get(group),
             wait_seconds=_seconds(body.wait_ms),
         )
