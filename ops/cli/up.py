@@ -124,9 +124,9 @@ def describe(cluster: LocalCluster) -> dict[str, Any]:
 def overview(cluster: LocalCluster) -> str:
     """The running cluster, for a person to read."""
     settings = next(iter(cluster.configurations.values())).cluster
-    columns = ("node_id", "role", "grpc", "http", "metrics")
+    columns = ("node_id", "role", "grpc", "http")
     rows = [
-        ("node", "role", "gRPC", "HTTP", "metrics"),
+        ("node", "role", "gRPC", "HTTP"),
         *(tuple(node[column] for column in columns) for node in describe(cluster)["nodes"]),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -135,7 +135,9 @@ def overview(cluster: LocalCluster) -> str:
     return (
         f"Cluster {settings.id} is ready: {settings.shard_count} shards in {groups}, "
         f"acknowledgement {settings.acknowledgement.value}.\n\n{table}\n\n"
-        f"Configuration, log and data of each node are in {cluster.directory}/<node>. Ctrl-C stops them all."
+        "HTTP serves reads, explained at /docs, health at /readyz, metrics at /metrics.\n"
+        f"Configuration, log and data of each node are in {cluster.directory}/<node>.\n"
+        "Ctrl-C stops them all."
     )
 
 
