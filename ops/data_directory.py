@@ -53,9 +53,16 @@ class DataDirectory:
             WrongCluster: It holds another cluster's or node's data, data with other counts of shards or groups
                 or of another format version, or files that are not Headwater's. It is left as it was.
             Unavailable: Another daemon holds it. It is left as it was.
-            OSError: It cannot be read or created.
+            OSError: It cannot be read or created; the message names it.
         """
-        _create(path)
+        try:
+            _create(path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the data directory {path} cannot be made: {error.strerror}; "
+                "name one that can be written with node.data_directory",
+            ) from error
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _occupy(path, identity, descriptor)

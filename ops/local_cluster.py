@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,8 +201,9 @@ class LocalCluster:
         """Start every node and wait until all are ready; when that fails, all are stopped again.
 
         Raises:
-            LocalClusterError: A node ended, or was not ready in time.
+            LocalClusterError: An address is in use, a node ended, or was not ready in time.
         """
+        self._check_addresses_free()
         try:
             for process in self._processes.values():
                 await process.start()
@@ -268,6 +270,17 @@ class LocalCluster:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    def _check_addresses_free(self) -> None:
+        """What listens there already would else be taken for the node that could not start."""
+        taken = [
+            f"{node.node_id} cannot listen on {address}: {reason}"
+            for node in self.addresses
+            for address in (node.grpc_address, node.http_address)
+            if (reason := _why_taken(address)) is not None
+        ]
+        if taken:
+            raise LocalClusterError("\n  ".join([*taken, "stop what uses them, or choose another base port"]))
+
     def _node_process(self, node_id: str, command: Sequence[str]) -> NodeProcess:
         folder = node_directory(self.directory, node_id)
         return NodeProcess(
@@ -292,6 +305,17 @@ class LocalCluster:
                 lines = [f"{node_id} is not ready: {'; '.join(reasons)}", *process.log.last_lines()]
                 return "\n  ".join(lines)
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _why_taken(address: str) -> str | None:
+    """Why nothing can listen at an address now; None when something can."""
+    host, port = HostPort.parse(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _ask_ready(address: str) -> list[str]:

@@ -185,7 +185,11 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"cannot listen for gRPC on {address}: {error}") from error
+        # gRPC's own words name only an environment variable of its own.
+        raise OSError(
+            f"cannot listen for gRPC on {address}: it is in use, or no address of this machine; "
+            "stop what uses it, or give this node another grpc address in [[nodes]]"
+        ) from error
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

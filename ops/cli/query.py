@@ -44,8 +44,11 @@ def query(
 
     Useful views: session_overview, transcript.
 
-    Example: headwater query "SELECT kind, count(*) FROM transcript GROUP BY kind" --node 127.0.0.1:7102
-    """
+    \b
+    Example:
+      headwater query "SELECT kind, count(*) FROM transcript GROUP BY kind" \\
+        --node 127.0.0.1:7102 --session my-session
+    """  # noqa: D301 - click wants the character itself
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     if session is not None and workspace:

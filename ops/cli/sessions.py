@@ -134,7 +134,7 @@ async def _tail(session: str, node: str, after: int, *, until_caught_up: bool, a
 @click.option("--status", default="", help="Only this status.")
 @click.option("--model", default="", help="Only this model.")
 @click.option("--text", default="", help="Only with this in the title or id.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Sessions at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def sessions(node: str, workspace: str, status: str, model: str, text: str, limit: int, as_json: bool) -> None:
     """List sessions, most recently updated first.

@@ -71,8 +71,11 @@ def up(
     plan = ClusterPlan(voters=voters, readers=readers, base_port=base_port, settings={"cluster": given})
     try:
         cluster = LocalCluster(directory, plan, on_log_line=_show_log_line if verbose else None)
-    except (InvalidConfiguration, OSError) as error:
+    except InvalidConfiguration as error:
         click.echo(f"headwater: {error}", err=True)
+        context.exit(EXIT_USAGE)
+    except OSError as error:
+        click.echo(f"headwater: {directory} cannot be used: {error.strerror}; name another with --data", err=True)
         context.exit(EXIT_USAGE)
     context.exit(asyncio.run(run_until_stopped(cluster, as_json=as_json)))
 
