@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -22,6 +22,7 @@ from agent_core.rpc.administration_pb2 import GroupStatus, StatusRequest, Status
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
 from ops.cli.plain_text import plain
+from ops.cli.tables import fitting
 
 WATCH_SECONDS = 0.5
 CALL_SECONDS = 2.0
@@ -96,13 +97,7 @@ async def ask(channels: Mapping[str, grpc.aio.Channel]) -> dict[str, StatusRespo
 
 def status_view(screen: Console, found: Mapping[str, StatusResponse | None]) -> Group:
     """The state of several nodes for people: a table with the columns that the screen is wide enough for."""
-    omitted: list[str] = []
-    table = status_table(found, omitted)
-    for column in DISPENSABLE:
-        if screen.measure(table, options=screen.options.update(width=sys.maxsize)).maximum <= screen.width:
-            break
-        omitted.append(column)
-        table = status_table(found, omitted)
+    table = fitting(screen, partial(status_table, found), DISPENSABLE)
     answers = [answer for answer in found.values() if answer is not None]
     clusters = sorted(
         {f"cluster {answer.cluster_id}, acknowledgement {answer.acknowledgement}" for answer in answers}

@@ -346,7 +346,7 @@ async def test_limits_have_limits(workers: SqlWorkers, shard: Path, limits: dict
         await workers.query(shard, "SELECT 1", **limits)
 
 
-ENDLESS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n)"
+COUNTING = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n)"
 
 
 @pytest.mark.parametrize(
@@ -354,8 +354,8 @@ ENDLESS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n)"
     [
         ("SELECT 1", {"max_rows": 6}, r"max_rows is 6; allowed are 1 to 5"),
         ("SELECT 1", {"seconds": 3}, r"time limit is 3 s; allowed are more than 0 and at most 2 s"),
-        (f"{ENDLESS} SELECT count(*) FROM n", {}, r"longer than its limit of 2 s"),
-        (f"{ENDLESS} SELECT i FROM n ORDER BY randomblob(100000)", {}, r"more memory than its limit of 16 MiB"),
+        (f"{COUNTING} SELECT count(*) FROM n", {}, r"longer than its limit of 2 s"),
+        (f"{COUNTING} SELECT i FROM n ORDER BY randomblob(100000)", {}, r"more memory than its limit of 16 MiB"),
         ("SELECT hex(zeroblob(600))", {}, r"larger than 1024 bytes"),
     ],
 )
@@ -368,9 +368,9 @@ async def test_a_node_may_set_other_limits(shard: Path, sql: str, asked: dict[st
 
 async def test_a_result_is_cut_at_the_limits_that_a_node_set(shard: Path) -> None:
     workers = SqlWorkers(1, SqlLimits(rows=5, result_bytes=1024))
-    by_rows = await workers.query(shard, f"{ENDLESS} SELECT i FROM n")
+    by_rows = await workers.query(shard, f"{COUNTING} SELECT i FROM n")
     assert by_rows[1:] == (b"[[1],[2],[3],[4],[5]]", 5, True)
-    by_bytes = await workers.query(shard, f"{ENDLESS} SELECT hex(zeroblob(200)) FROM n")
+    by_bytes = await workers.query(shard, f"{COUNTING} SELECT hex(zeroblob(200)) FROM n")
     assert (by_bytes.row_count, by_bytes.truncated) == (2, True)
     await workers.close()
 
