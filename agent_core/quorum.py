@@ -5,7 +5,6 @@ Pure decisions. The durable lsns of the voters go in; the lsn up to which everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -63,10 +62,6 @@ class CommitTracker:
             return False
         self.committed_lsn = candidate
         return True
-
-    def durable_lsns(self) -> Mapping[str, int]:
-        """Every voter's durable lsn as last heard; 0 for one that was not heard."""
-        return {voter: self._durable.get(voter, 0) for voter in self.voters}
 
     def safe_lsn(self, mode: Acknowledgement) -> int:
         """The lsn up to which writes count as acknowledged under `mode`."""

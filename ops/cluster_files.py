@@ -1,6 +1,7 @@
 """Lays out the directory of a local cluster: a folder per node, each as it could be copied to another machine.
 
-`DIR/node-1/headwater.toml` configures the node, `DIR/node-1/data/` is its data, `DIR/node-1/log.jsonl` its log.
+`DIR/node-1/headwater.toml` configures the node, `DIR/node-1/data/` is its data, `DIR/node-1/log.jsonl` its log
+(see `ops.node_log`).
 """
 
 from __future__ import annotations

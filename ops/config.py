@@ -114,7 +114,8 @@ def _validated(source: str, layers: Sequence[Layer], *, problems: Sequence[str])
 
 def _file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InvalidConfiguration(str(path), ["there is no such file"])
+        what = "it is no file; name the TOML file itself" if path.exists() else "there is no such file"
+        raise InvalidConfiguration(str(path), [what])
     try:
         return TomlConfigSettingsSource(_Settings, path).toml_data
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_core.errors import Unavailable, WrongCluster
+from agent_core.log.segment import sync_directory
 from agent_core.routing import MAX_SHARD_COUNT
 
 IDENTITY_FILE = "identity.json"
@@ -52,9 +53,16 @@ class DataDirectory:
             WrongCluster: It holds another cluster's or node's data, data with other counts of shards or groups
                 or of another format version, or files that are not Headwater's. It is left as it was.
             Unavailable: Another daemon holds it. It is left as it was.
-            OSError: It cannot be read or created.
+            OSError: It cannot be read or created; the message names it.
         """
-        _create(path)
+        try:
+            _create(path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the data directory {path} cannot be made: {error.strerror}; "
+                "name one that can be written with node.data_directory",
+            ) from error
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _occupy(path, identity, descriptor)
@@ -102,7 +110,7 @@ def _create(path: Path) -> None:
     if path.parent != path:
         _create(path.parent)
     path.mkdir(exist_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _occupy(path: Path, identity: Identity, descriptor: int) -> None:
@@ -148,11 +156,3 @@ def _write_identity(path: Path, identity: Identity, directory_descriptor: int) -
         os.fsync(file.fileno())
     partial.replace(path / IDENTITY_FILE)
     os.fsync(directory_descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +128,7 @@ async def run_demo(
     *,
     seconds: float | None,
     stop: asyncio.Event,
-    show: Callable[[LocalCluster, DemoProgress], None],
+    show: Callable[[LocalCluster, DemoProgress], Awaitable[None]],
     refresh_seconds: float,
 ) -> DemoOutcome:
     """Run the whole demonstration in `directory` until `seconds` have passed or `stop` is set.
@@ -142,7 +142,7 @@ async def run_demo(
             loading = asyncio.create_task(load(client, progress, stop))
             ends_at = time.monotonic() + seconds if seconds is not None else float("inf")
             while not (stop.is_set() or loading.done() or time.monotonic() >= ends_at):
-                show(cluster, progress)
+                await show(cluster, progress)
                 await asyncio.wait([loading], timeout=refresh_seconds)
             stop.set()
             await loading

@@ -10,7 +10,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Generator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import orjson
 import uvicorn
@@ -32,6 +32,12 @@ MAX_CONNECTIONS = 256
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 2
 LISTEN_BACKLOG = 128
+MAX_PROBLEMS = 5
+"""Of one request, told in its answer."""
+MAX_SHOWN_CHARACTERS = 120
+"""Of a wrong value, told in the answer."""
+PARAMETER_PLACES = frozenset({"query", "path", "header", "body"})
+"""Where FastAPI found a parameter; callers know it by its name alone."""
 
 
 def build_app(
@@ -103,11 +109,16 @@ async def _answer_error(_: Request, error: Exception) -> Response:
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = [
-        f"{'.'.join(map(str, problem['loc']))} is {str(problem.get('input'))[:120]!r}: {problem['msg']}"
-        for problem in error.errors()
-    ]
+    problems = [_problem(problem) for problem in error.errors()[:MAX_PROBLEMS]]
     return _error_answer(InvalidRequest.http_status, InvalidRequest.code, "; ".join(problems))
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    """What is wrong with one parameter or field, by its name as the caller wrote it."""
+    name = ".".join(str(part) for part in problem["loc"] if part not in PARAMETER_PLACES) or "the body"
+    if problem["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name} is {str(problem.get('input'))[:MAX_SHOWN_CHARACTERS]!r}: {problem['msg']}"
 
 
 async def _answer_http_error(_: Request, error: Exception) -> Response:

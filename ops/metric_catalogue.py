@@ -51,6 +51,9 @@ COMMITTED_LSN = _define("committed_lsn", "gauge", "group", "Last record that the
 APPLIED_LSN = _define("applied_lsn", "gauge", "group", "Last record that the node's shards contain.")
 LOG_FIRST_LSN = _define("log_first_lsn", "gauge", "group", "First record that the node's log still holds.")
 LOG_BYTES = _define("log_size_bytes", "gauge", "group", "Records in the node's replication log.")
+LOG_DISK_READS = _define(
+    "log_disk_reads", "counter", "group", "Reads of the log for records that were no longer in memory."
+)
 FSYNC_SECONDS = _define("log_fsync_duration_seconds", "histogram", "group", "Time of one fsync of the log.")
 
 APPENDS = _define(
@@ -73,7 +76,7 @@ UNCOMMITTED_BYTES = _define(
     "uncommitted_bytes", "gauge", "group", "Entries written here and not yet committed by the quorum."
 )
 WRITER_FAILED = _define(
-    "writer_failed", "gauge", "group reason", "1 when the group's writer has stopped for good, else 0."
+    "writer_failed", "gauge", "group", "1 when the group's writer has stopped for good, else 0; /healthz says why."
 )
 
 STANDBY_CONNECTED = _define(
@@ -111,9 +114,6 @@ REFUSED_RECORDS = _define(
     "refused_records", "counter", "group reason", "Records that this standby refused to take."
 )
 APPLIED = _define("applied_transactions", "counter", "group", "Records applied to this standby's shards.")
-APPLY_SECONDS = _define(
-    "apply_duration_seconds", "histogram", "group", "Time to apply what was merged into one transaction."
-)
 RESYNCS = _define("resyncs", "counter", "group", "Shards made equal to the primary's by their differing pages.")
 RESYNC_BYTES = _define("resync_received_bytes", "counter", "group", "Pages received by resyncs.")
 
@@ -129,3 +129,13 @@ SESSIONS_BYTES = _define("sessions_memory_bytes", "gauge", "", "Memory of the tr
 SESSION_LOADS = _define("session_loads", "counter", "", "Sessions brought into memory from their shard.")
 SESSION_EVICTIONS = _define("session_evictions", "counter", "reason", "Sessions that left memory.")
 SUBSCRIBERS = _define("subscribers", "gauge", "", "Open subscriptions.")
+
+SHARD_READS = _define("shard_reads", "counter", "", "Reads of shard files, lists and transcripts; not SQL.")
+FAILED_SHARD_READS = _define("shard_read_failures", "counter", "", "Of those, what SQLite could not serve.")
+POSITION_TIMEOUTS = _define(
+    "position_wait_timeouts", "counter", "", "Reads whose min_position was not reached before their deadline."
+)
+SQL_QUERIES = _define("sql_queries", "counter", "", "SQL statements from outside that a worker process was given.")
+SQL_WORKERS_STOPPED = _define(
+    "sql_workers_stopped", "counter", "", "Worker processes stopped because their query overran or was given up."
+)

@@ -28,6 +28,7 @@ from ops.node_snapshot import (
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
 )
@@ -101,6 +102,7 @@ def _samples(node: NodeSnapshot) -> Iterator[Sample]:
     for shard in node.shards:
         yield from _shard_samples(shard)
     yield from _session_samples(node.sessions)
+    yield from _read_samples(node.reads)
 
 
 def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
@@ -113,6 +115,7 @@ def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
     yield catalogue.APPLIED_LSN, label, group.applied_lsn
     yield catalogue.LOG_FIRST_LSN, label, group.log_first_lsn
     yield catalogue.LOG_BYTES, label, group.log_bytes
+    yield catalogue.LOG_DISK_READS, label, group.log_disk_reads
     yield catalogue.FSYNC_SECONDS, label, group.fsync_seconds
     if group.primary is not None:
         yield from _primary_samples(label, group.primary)
@@ -134,8 +137,7 @@ def _primary_samples(label: tuple[str], primary: PrimarySnapshot) -> Iterator[Sa
     yield catalogue.QUEUE_BYTES, label, primary.queue_bytes
     yield catalogue.UNCOMMITTED_TRANSACTIONS, label, primary.uncommitted_transactions
     yield catalogue.UNCOMMITTED_BYTES, label, primary.uncommitted_bytes
-    failed = primary.failure is not None
-    yield catalogue.WRITER_FAILED, (*label, primary.failure_reason if failed else ""), failed
+    yield catalogue.WRITER_FAILED, label, primary.failure is not None
     for standby in primary.standbys:
         labels = (*label, standby.node_id)
         yield catalogue.STANDBY_CONNECTED, labels, standby.connected
@@ -156,7 +158,6 @@ def _following_samples(label: tuple[str], following: FollowingSnapshot) -> Itera
     for reason, count in following.refused_records_by_reason.items():
         yield catalogue.REFUSED_RECORDS, (*label, reason), count
     yield catalogue.APPLIED, label, following.applied_transactions
-    yield catalogue.APPLY_SECONDS, label, following.apply_seconds
     yield catalogue.RESYNCS, label, following.resyncs
     yield catalogue.RESYNC_BYTES, label, following.resync_bytes
 
@@ -176,3 +177,11 @@ def _session_samples(sessions: SessionsSnapshot) -> Iterator[Sample]:
     for reason, count in sessions.evictions_by_reason.items():
         yield catalogue.SESSION_EVICTIONS, (reason,), count
     yield catalogue.SUBSCRIBERS, (), sessions.subscribers
+
+
+def _read_samples(reads: ReadsSnapshot) -> Iterator[Sample]:
+    yield catalogue.SHARD_READS, (), reads.shard_reads
+    yield catalogue.FAILED_SHARD_READS, (), reads.failed_shard_reads
+    yield catalogue.POSITION_TIMEOUTS, (), reads.position_timeouts
+    yield catalogue.SQL_QUERIES, (), reads.sql_queries
+    yield catalogue.SQL_WORKERS_STOPPED, (), reads.sql_workers_stopped

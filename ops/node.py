@@ -40,6 +40,7 @@ from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
+from replica.reading.sql.limits import SqlLimits
 
 log = structlog.get_logger(__name__)
 
@@ -120,9 +121,18 @@ class Node:
             ResidencySettings(configuration.sessions.idle_seconds, configuration.sessions.memory_budget_mib * MIB),
             configuration.cluster.acknowledgement,
         )
-        self._state = NodeState(configuration, registry, self._members)
-        reading = Reading.open(directory, layout, positions, sql_workers=configuration.limits.sql_workers)
+        limits = configuration.limits
+        reading = Reading.open(
+            directory,
+            layout,
+            positions,
+            sql_workers=limits.sql_workers,
+            sql_limits=SqlLimits(
+                limits.sql_seconds, limits.sql_rows, limits.sql_result_bytes, limits.sql_memory_mib * MIB
+            ),
+        )
         stack.push_async_callback(reading.close)
+        self._state = NodeState(configuration, registry, reading, self._members)
         control = ControlPlane(configuration, view, peers, self._members)
         for group in range(layout.shard_group_count):
             context = GroupContext.open(
@@ -172,7 +182,11 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"cannot listen for gRPC on {address}: {error}") from error
+        # gRPC's own words name only an environment variable of its own.
+        raise OSError(
+            f"cannot listen for gRPC on {address}: it is in use, or no address of this machine; "
+            "stop what uses it, or give this node another grpc address in [[nodes]]"
+        ) from error
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -52,7 +52,6 @@ class PrimarySnapshot:
         uncommitted_transactions: Written, and not yet committed by the quorum.
         uncommitted_bytes: Their bytes.
         failure: Why the writer stopped for good; None while it works.
-        failure_reason: The failure in one word, for a label.
         standbys: The other nodes of the group.
     """
 
@@ -68,7 +67,6 @@ class PrimarySnapshot:
     uncommitted_transactions: int = 0
     uncommitted_bytes: int = 0
     failure: str | None = None
-    failure_reason: str = "failed"
     standbys: tuple[StandbySnapshot, ...] = ()
 
 
@@ -82,7 +80,6 @@ class FollowingSnapshot:
         received_bytes: Records received.
         refused_records_by_reason: Records that were not taken, for example by "checksum", "order" or "epoch".
         applied_transactions: Records applied to shards.
-        apply_seconds: Time to apply what was merged into one transaction of a shard.
         resyncs: Shards made equal to the primary's by their differing pages.
         resync_bytes: Pages received for that.
         failure: Why following stopped for good; None while it goes on or tries to.
@@ -93,7 +90,6 @@ class FollowingSnapshot:
     received_bytes: int = 0
     refused_records_by_reason: Mapping[str, int] = field(default_factory=dict)
     applied_transactions: int = 0
-    apply_seconds: Histogram | None = None
     resyncs: int = 0
     resync_bytes: int = 0
     failure: str | None = None
@@ -112,6 +108,7 @@ class GroupSnapshot:
         applied_lsn: What its shards contain.
         log_bytes: Records that its log holds.
         log_first_lsn: The first of them.
+        log_disk_reads: Reads of the log whose records were no longer in memory.
         fsync_seconds: Time of each fsync of the log.
         primary: What it does as primary; None for the other roles.
         following: What it does to follow; None for a primary.
@@ -125,6 +122,7 @@ class GroupSnapshot:
     applied_lsn: int
     log_bytes: int = 0
     log_first_lsn: int = 1
+    log_disk_reads: int = 0
     fsync_seconds: Histogram | None = None
     primary: PrimarySnapshot | None = None
     following: FollowingSnapshot | None = None
@@ -171,6 +169,25 @@ class SessionsSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadsSnapshot:
+    """Reads that were asked of the node from outside.
+
+    Attributes:
+        shard_reads: Reads of shard files, for lists and transcripts; SQL is counted apart.
+        failed_shard_reads: Those that SQLite could not serve.
+        position_timeouts: Waits for a `min_position` that ended without it.
+        sql_queries: Statements that a worker process was given.
+        sql_workers_stopped: Worker processes that had to be stopped, because a query overran or was given up.
+    """
+
+    shard_reads: int = 0
+    failed_shard_reads: int = 0
+    position_timeouts: int = 0
+    sql_queries: int = 0
+    sql_workers_stopped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSnapshot:
     """A whole node.
 
@@ -182,6 +199,7 @@ class NodeSnapshot:
         groups: Its groups.
         shards: Its shard files.
         sessions: The sessions in its memory.
+        reads: What was read from it.
     """
 
     cluster_id: str
@@ -191,6 +209,7 @@ class NodeSnapshot:
     groups: tuple[GroupSnapshot, ...] = ()
     shards: tuple[ShardSnapshot, ...] = ()
     sessions: SessionsSnapshot = field(default_factory=SessionsSnapshot)
+    reads: ReadsSnapshot = field(default_factory=ReadsSnapshot)
 
     def failures(self) -> list[str]:
         """What has stopped for good and only a restart can mend; a node with none is alive."""

@@ -15,6 +15,7 @@ from ops.node_snapshot import (
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
     StandbySnapshot,
@@ -23,6 +24,7 @@ from ops.settings import NodeConfiguration
 from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from replica.following import FollowerState
+from replica.reading.reading import Reading
 
 VERSION = version("headwater")
 
@@ -34,10 +36,12 @@ class NodeState:
         self,
         configuration: NodeConfiguration,
         registry: SessionRegistry,
+        reading: Reading,
         members: Mapping[int, GroupMember],
     ) -> None:
         self.configuration = configuration
         self._registry = registry
+        self._reading = reading
         self._members = members
         self.stopping = False
 
@@ -68,6 +72,13 @@ class NodeState:
                 loads=counters.loads,
                 evictions_by_reason={"idle": counters.evictions_idle, "memory": counters.evictions_memory},
                 subscribers=self._registry.subscribers,
+            ),
+            reads=ReadsSnapshot(
+                shard_reads=self._reading.pool.reads,
+                failed_shard_reads=self._reading.pool.failures,
+                position_timeouts=self._reading.applied.timeouts,
+                sql_queries=self._reading.sql_workers.queries,
+                sql_workers_stopped=self._reading.sql_workers.killed,
             ),
         )
 
@@ -123,6 +134,7 @@ class NodeState:
             applied_lsn=log.last.lsn,
             log_bytes=log.size_bytes,
             log_first_lsn=log.first_lsn,
+            log_disk_reads=log.disk_reads,
             fsync_seconds=writer.counters.fsync_seconds if writer is not None else None,
             primary=primary,
         )
@@ -138,6 +150,7 @@ class NodeState:
             applied_lsn=shards.applied.lsn,
             log_bytes=context.log.size_bytes,
             log_first_lsn=context.log.first_lsn,
+            log_disk_reads=context.log.disk_reads,
             following=FollowingSnapshot(
                 connected=follower.state is FollowerState.FOLLOWING,
                 lag=follower.lag(),

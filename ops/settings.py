@@ -86,6 +86,10 @@ class LimitsSection(Section):
     uncommitted_bytes: int = Field(default=64 * MIB, ge=64 * KIB, le=4096 * MIB)
     request_bytes: int = Field(default=1 * MIB, ge=KIB, le=64 * MIB)
     sql_workers: int = Field(default=2, ge=1, le=64)
+    sql_seconds: float = Field(default=30.0, gt=0, le=600, allow_inf_nan=False)
+    sql_rows: int = Field(default=100_000, ge=1, le=10_000_000)
+    sql_result_bytes: int = Field(default=8 * MIB, ge=KIB, le=32 * MIB)
+    sql_memory_mib: int = Field(default=256, ge=16, le=16 * 1024)
 
     @model_validator(mode="after")
     def _one_batch_fits_the_queues(self) -> Self:

@@ -99,7 +99,6 @@ class FollowerCounters:
     hellos: int = 0
     messages: int = 0
     record_bytes: int = 0
-    acknowledgements: int = 0
     cuts: int = 0
 
 
@@ -249,7 +248,6 @@ class IncomingStream:
                 continue
             self._durable_lsn, self._applied_lsn, self._told_heard_us = durable_lsn, applied_lsn, self._heard_us
             progress = pb.Progress(durable_lsn=durable_lsn, applied_lsn=applied_lsn, heard_us=self._heard_us)
-            self._counters.acknowledgements += 1
             try:
                 await self._call.write(pb.FromStandby(progress=progress))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):

@@ -31,7 +31,6 @@ class Subscription:
 
     Attributes:
         cursor: The last entry that was handed out.
-        resubscribed: How often a new stream took over.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Subscription:
         self._caught_up = False
         self._gaps = 0
         self.cursor = after_seq
-        self.resubscribed = 0
 
     async def entries(self) -> AsyncIterator[Entry]:
         """Hand out the entries in order.
@@ -82,7 +80,6 @@ class Subscription:
                     self._endpoints.redirected(address, error)
                 elif isinstance(error, Unavailable):
                     self._endpoints.failed(address)
-            self.resubscribed += 1
             if progress:
                 backoff.reset()
             if error is not None or not progress:

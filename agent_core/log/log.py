@@ -123,11 +123,6 @@ class ReplicationLog:
         """Bytes of the records that the log holds."""
         return self._contents.size_bytes
 
-    @property
-    def segment_count(self) -> int:
-        """How many files the log consists of."""
-        return len(self._contents.segments)
-
     def bytes_after(self, lsn: int) -> int:
         """Bytes of the records after `lsn`; of all that are held when `lsn` lies before them."""
         return self._contents.bytes_after(lsn)

@@ -41,9 +41,9 @@ class QueryRequest(_message.Message):
     parameters_json: _builtins.bytes
     """A JSON array (positional) or object (named) of parameters; empty: none."""
     max_rows: _builtins.int
-    """0: 1000"""
+    """0: 1000, or the node's limits.sql_rows if that is less"""
     timeout_ms: _builtins.int
-    """0: 5000"""
+    """0: 5000, or the node's limits.sql_seconds if that is less"""
     wait_ms: _builtins.int
     @_builtins.property
     def min_position(self) -> _replication_pb2.Position: ...

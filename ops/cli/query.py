@@ -21,7 +21,13 @@ from ops.cli.plain_text import plain
 @click.option("--session", help="The shard that holds this session.")
 @click.option("--shard", type=click.IntRange(0), default=0, show_default=True, help="The shard.")
 @click.option("--workspace", is_flag=True, help="The workspace shard.")
-@click.option("--max-rows", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1, 2**32 - 1),
+    default=1000,
+    show_default=True,
+    help="Where to cut the result; the node's limits.sql_rows bounds it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print columns and rows as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV.")
 def query(
@@ -38,8 +44,11 @@ def query(
 
     Useful views: session_overview, transcript.
 
-    Example: headwater query "SELECT kind, count(*) FROM transcript GROUP BY kind" --node 127.0.0.1:7102
-    """
+    \b
+    Example:
+      headwater query "SELECT kind, count(*) FROM transcript GROUP BY kind" \\
+        --node 127.0.0.1:7102 --session my-session
+    """  # noqa: D301 - click wants the character itself
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     if session is not None and workspace:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 
-from agent_core.errors import HeadwaterError, InvalidRequest
+from agent_core.errors import InvalidRequest
 from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import http_models as models
@@ -24,11 +23,9 @@ from replica.reading import queries
 from replica.reading.positions import GroupPosition
 from replica.reading.queries import SessionFilter, SessionOverview, TranscriptEntry
 from replica.reading.reading import QueryAnswer, Reading
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS, MAX_PARAMETERS_BYTES, MAX_SQL_BYTES
 
 POSITION_HEADER = "Headwater-Position"
 """`group=epoch:lsn`, several with commas between them; can be passed back as `min_position`."""
-MAX_BODY_BYTES = 2 * (MAX_SQL_BYTES + MAX_PARAMETERS_BYTES)
 MAX_MIN_POSITION_CHARACTERS = 8192
 
 MinPosition = Annotated[
@@ -49,6 +46,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "A parameter is wrong, or the SQL is refused or passes a limit.",
         404: "No session of this id.",
+        413: "The body is larger than this node takes.",
         429: "Too many requests wait; try again later.",
         503: "The node cannot serve this now, or did not reach min_position in time.",
     }.items()
@@ -56,7 +54,11 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 def reading_routes(reading: Reading) -> APIRouter:
-    """The routes `/v1/sessions…` and `/v1/query`; install `install_error_handler` beside them."""
+    """The routes `/v1/sessions…` and `/v1/query`.
+
+    The application that takes them bounds the bodies of requests, and answers `HeadwaterError` and
+    `RequestValidationError` in the shape of `ErrorResponse`; `ops.http.build_app` does.
+    """
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=FAILURES)
     layout = reading.layout
 
@@ -131,8 +133,8 @@ def reading_routes(reading: Reading) -> APIRouter:
             body.sql,
             shard,
             parameters_json=parameters_json,
-            max_rows=DEFAULT_ROWS if body.max_rows is None else body.max_rows,
-            timeout_seconds=DEFAULT_SECONDS if body.timeout_ms is None else body.timeout_ms / 1000,
+            max_rows=body.max_rows,
+            timeout_seconds=_seconds(body.timeout_ms),
             min_position=parse_min_positions(body.min_position or "", [group]).get(group),
             wait_seconds=_seconds(body.wait_ms),
         )
@@ -176,30 +178,10 @@ def reading_routes(reading: Reading) -> APIRouter:
     )
     async def post_query(request: Request) -> Response:
         """Run one reading SQL statement over one shard; for statements and parameters that are long."""
-        body = _query_body(await _bounded_body(request))
+        body = _query_body(await request.body())
         return await query(body, json.dumps(body.parameters).encode())
 
     return routes
-
-
-def install_error_handler(app: FastAPI) -> None:
-    """Answer every error of an application as `{"error": {"code": …, "message": …}}`."""
-
-    async def answer_error(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HeadwaterError)
-        return _error(error)
-
-    async def answer_invalid(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return _error(_invalid(error.errors()))
-
-    async def answer_http(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _error_response(error.status_code, InvalidRequest.code, str(error.detail), error.headers)
-
-    app.add_exception_handler(HeadwaterError, answer_error)
-    app.add_exception_handler(RequestValidationError, answer_invalid)
-    app.add_exception_handler(HTTPException, answer_http)
 
 
 def parse_min_positions(text: str, groups: Sequence[int]) -> dict[int, Position]:
@@ -241,28 +223,11 @@ def _target(reading: Reading, body: models.QueryBody) -> int:
     return reading.layout.workspace_shard
 
 
-async def _bounded_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise InvalidRequest(f"the body is longer than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
 def _query_body(text: bytes) -> models.QueryBody:
     try:
         return models.QueryBody.model_validate_json(text)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False)) from error
-
-
-def _invalid(problems: Sequence[Any]) -> InvalidRequest:
-    sentences = []
-    for problem in problems[:5]:
-        name = ".".join(str(part) for part in problem["loc"] if part not in ("query", "path", "body"))
-        sentences.append(f"{name or 'the body'}: {problem['msg']}; got {repr(problem['input'])[:80]}")
-    return InvalidRequest(" / ".join(sentences))
+        raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def _seconds(milliseconds: int | None) -> float | None:
@@ -305,12 +270,3 @@ def _rows(answer: QueryAnswer) -> dict[str, Any]:
 def _json(body: dict[str, Any], positions: Sequence[GroupPosition]) -> Response:
     header = ", ".join(f"{group}={position}" for group, position in positions)
     return Response(orjson.dumps(body), media_type="application/json", headers={POSITION_HEADER: header})
-
-
-def _error(error: HeadwaterError) -> Response:
-    return _error_response(error.http_status, error.code, str(error))
-
-
-def _error_response(status: int, code: str, message: str, headers: Any = None) -> Response:  # noqa: ANN401 - Starlette's
-    body = {"error": {"code": code, "message": message}}
-    return Response(json.dumps(body), status, headers, media_type="application/json")

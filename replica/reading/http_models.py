@@ -101,6 +101,7 @@ class ErrorModel(BaseModel):
 
     code: str
     message: str
+    retry: bool = Field(description="Whether the same request may succeed a moment later.")
 
 
 class ErrorResponse(BaseModel):

@@ -16,7 +16,7 @@ from replica.reading.paging import PageKey, decode_page_token, encode_page_token
 from replica.reading.pool import ReadPool
 from replica.reading.positions import DEFAULT_WAIT_SECONDS, AppliedPositions, GroupPosition
 from replica.reading.queries import SessionFilter, SessionOverview, SessionPage, TranscriptEntry
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
+from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.workers import QueryResult, SqlWorkers
 
 MAX_SEQ = 2**63 - 1
@@ -79,14 +79,20 @@ class Reading:
 
     @classmethod
     def open(
-        cls, data_directory: Path, layout: ShardLayout, applied: AppliedPositions, *, sql_workers: int = 2
+        cls,
+        data_directory: Path,
+        layout: ShardLayout,
+        applied: AppliedPositions,
+        *,
+        sql_workers: int = 2,
+        sql_limits: SqlLimits | None = None,
     ) -> Reading:
         """The reads of the node whose data lies in `data_directory`; nothing is opened before the first read.
 
-        `sql_workers` processes at most run SQL at once.
+        `sql_workers` processes at most run SQL at once, each statement within `sql_limits`.
         """
         pool = ReadPool(data_directory, layout)
-        return cls(layout=layout, applied=applied, pool=pool, sql_workers=SqlWorkers(sql_workers))
+        return cls(layout=layout, applied=applied, pool=pool, sql_workers=SqlWorkers(sql_workers, sql_limits))
 
     async def close(self) -> None:
         """Stop the workers for SQL, and let the reads that are under way end."""
@@ -165,8 +171,8 @@ class Reading:
         shard: int,
         *,
         parameters_json: bytes = b"",
-        max_rows: int = DEFAULT_ROWS,
-        timeout_seconds: float = DEFAULT_SECONDS,
+        max_rows: int | None = None,
+        timeout_seconds: float | None = None,
         min_position: Position | None = None,
         wait_seconds: float | None = None,
     ) -> QueryAnswer:

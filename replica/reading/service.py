@@ -16,7 +16,6 @@ from agent_core.rpc_errors import abort
 from replica.reading.positions import GroupPosition
 from replica.reading.queries import DEFAULT_PAGE_SIZE, DEFAULT_TRANSCRIPT_LIMIT, SessionFilter
 from replica.reading.reading import Reading
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Service = TypeVar("Service")
@@ -108,8 +107,8 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
             request.sql,
             self._target(request),
             parameters_json=request.parameters_json,
-            max_rows=request.max_rows or DEFAULT_ROWS,
-            timeout_seconds=request.timeout_ms / 1000 or DEFAULT_SECONDS,
+            max_rows=request.max_rows or None,
+            timeout_seconds=request.timeout_ms / 1000 or None,
             min_position=_position(request.min_position),
             wait_seconds=_wait_seconds(request.wait_ms),
         )

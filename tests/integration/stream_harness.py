@@ -43,13 +43,6 @@ VOTERS = frozenset({"primary", "standby", "third"})
 SETTINGS = FollowerSettings(silence_seconds=2.0, longest_delay_seconds=0.05)
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 class StreamOnly(ReplicationServicer):
     """The one call of the service that these tests make."""
 

@@ -204,7 +204,11 @@ async def test_an_error_is_one_line_that_says_what_to_do(node: Node) -> None:
     assert missing.exit_code == 1
     assert missing.stderr == "headwater: no session 'nobody'; `headwater sessions` lists those that exist\n"
     refused = await headwater("query", "DROP TABLE entries", "--node", node.address)
-    assert (refused.exit_code, refused.stderr) == (1, "headwater: only reading is allowed\n")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "headwater: only reading is allowed; "
+        "`SELECT name, sql FROM sqlite_schema` lists tables, views and their columns\n",
+    )
 
 
 async def test_a_node_that_is_not_there_is_exit_code_3() -> None:
@@ -218,7 +222,8 @@ async def test_the_status_shows_who_is_not_reached_and_who_is_not_ready(node: No
     table = await headwater("status", *where)
     assert table.exit_code == 1
     assert "not reached" in table.stdout
-    assert "leading (ack=quorum)" in table.stdout
+    assert "acknowledgement quorum" in table.stdout
+    assert "leading" in table.stdout
     ready = await headwater("status", "--nodes", node.address, "--json")
     assert (ready.exit_code, json.loads(ready.stdout)[node.address]["node_id"]) == (0, "node-a")
     node.administration.not_ready = ["shard 3 [/is] damaged"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import orjson
 import psutil
 import pytest
 
+from agent_core.cluster import HostPort
 from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan, lay_out
 from ops.config import load
 from ops.config_problems import InvalidConfiguration
@@ -50,6 +52,18 @@ async def test_a_cluster_starts_in_own_process_groups_and_stops_together(tmp_pat
     assert await subject.stop() == {"node-1": 0, "node-2": 0, "node-3": 0}
     assert [subject.pid(node) for node in subject.configurations] == [None] * 3
     assert b'"starting"' in subject.log_paths["node-2"].read_bytes()
+
+
+async def test_another_process_at_an_address_is_not_taken_for_the_node(tmp_path: Path) -> None:
+    subject = cluster(tmp_path)
+    with (
+        socket.create_server(HostPort.parse(subject.address("node-2").http_address)),
+        pytest.raises(LocalClusterError, match=r"node-2 cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
+    ):
+        await subject.start()
+    assert subject.pid("node-1") is None
+    async with subject:
+        pass
 
 
 async def test_a_killed_node_comes_back_and_nobody_calls_that_unexpected(tmp_path: Path) -> None:

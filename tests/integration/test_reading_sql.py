@@ -27,6 +27,7 @@ from agent_core.errors import (
 )
 from agent_core.routing import ShardLayout
 from replica.reading.sql import workers as workers_module
+from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.workers import SqlWorkers
 from tests.reading_shards import WrittenShards
 
@@ -343,6 +344,35 @@ async def test_hostile_parameters_are_refused(
 async def test_limits_have_limits(workers: SqlWorkers, shard: Path, limits: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         await workers.query(shard, "SELECT 1", **limits)
+
+
+COUNTING = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n)"
+
+
+@pytest.mark.parametrize(
+    ("sql", "asked", "message"),
+    [
+        ("SELECT 1", {"max_rows": 6}, r"max_rows is 6; allowed are 1 to 5"),
+        ("SELECT 1", {"seconds": 3}, r"time limit is 3 s; allowed are more than 0 and at most 2 s"),
+        (f"{COUNTING} SELECT count(*) FROM n", {}, r"longer than its limit of 2 s"),
+        (f"{COUNTING} SELECT i FROM n ORDER BY randomblob(100000)", {}, r"more memory than its limit of 16 MiB"),
+        ("SELECT hex(zeroblob(600))", {}, r"larger than 1024 bytes"),
+    ],
+)
+async def test_a_node_may_set_other_limits(shard: Path, sql: str, asked: dict[str, Any], message: str) -> None:
+    workers = SqlWorkers(1, SqlLimits(seconds=2, rows=5, result_bytes=1024, memory_bytes=16 << 20))
+    with pytest.raises((InvalidRequest, QueryLimit), match=message):
+        await workers.query(shard, sql, **({"max_rows": 5} | asked))
+    await workers.close()
+
+
+async def test_a_result_is_cut_at_the_limits_that_a_node_set(shard: Path) -> None:
+    workers = SqlWorkers(1, SqlLimits(rows=5, result_bytes=1024))
+    by_rows = await workers.query(shard, f"{COUNTING} SELECT i FROM n")
+    assert by_rows[1:] == (b"[[1],[2],[3],[4],[5]]", 5, True)
+    by_bytes = await workers.query(shard, f"{COUNTING} SELECT hex(zeroblob(200)) FROM n")
+    assert (by_bytes.row_count, by_bytes.truncated) == (2, True)
+    await workers.close()
 
 
 async def test_a_query_does_not_keep_the_log_from_being_emptied(

@@ -12,7 +12,6 @@ import grpc.aio
 import pytest
 
 from agent_core.database.build import PAGE_SIZE
-from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, Unavailable, WrongCluster
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.replication_pb2_grpc import (
@@ -23,9 +22,8 @@ from agent_core.rpc.replication_pb2_grpc import (
 from agent_core.rpc_errors import abort
 from agent_core.stream import CHANNEL_OPTIONS
 from primary.resync_source import ResyncSource
-from replica.apply import ShardApplier
-from replica.resync import ShardResync
-from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
+from tests.unit.resync.harness import Thread, open_thread, resync_of, source_of
+from tests.unit.shard_histories import History, pages_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -72,22 +70,15 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
 
 
 @pytest.fixture
-async def thread(tmp_path: Path) -> AsyncIterator[DatabaseThread[ShardApplier]]:
-    thread = await DatabaseThread.start(
-        lambda: ShardApplier.open(tmp_path / "standby.db", cluster_id=CLUSTER, shard=SHARD), name="applying"
-    )
+async def thread(tmp_path: Path) -> AsyncIterator[Thread]:
+    thread = await open_thread(tmp_path / "standby.db")
     yield thread
     await thread.close()
 
 
 @pytest.fixture
 async def servicer(history: History) -> OnlyResync:
-    async def committed(_: int) -> None:
-        pass
-
-    return OnlyResync(
-        ResyncSource(cluster_id=CLUSTER, group=0, shard_paths={SHARD: history.path}, wait_committed=committed)
-    )
+    return OnlyResync(source_of(history))
 
 
 @pytest.fixture
@@ -106,12 +97,8 @@ async def channel(server: tuple[grpc.aio.Server, int]) -> AsyncIterator[grpc.aio
         yield channel
 
 
-def resync_of(thread: DatabaseThread[ShardApplier], cluster_id: str = CLUSTER) -> ShardResync:
-    return ShardResync(thread.owned, thread, cluster_id=cluster_id, node_id="standby-1", group=0)
-
-
 async def test_a_shard_is_brought_over_and_later_only_its_differing_pages(
-    thread: DatabaseThread[ShardApplier], history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+    thread: Thread, history: History, servicer: OnlyResync, channel: grpc.aio.Channel
 ) -> None:
     stub = ReplicationStub(channel)
     assert await resync_of(thread).run(stub.Resync) == history.position
@@ -124,15 +111,13 @@ async def test_a_shard_is_brought_over_and_later_only_its_differing_pages(
     assert servicer.source.served == 2
 
 
-async def test_the_error_of_the_source_arrives_as_itself(
-    thread: DatabaseThread[ShardApplier], channel: grpc.aio.Channel
-) -> None:
+async def test_the_error_of_the_source_arrives_as_itself(thread: Thread, channel: grpc.aio.Channel) -> None:
     with pytest.raises(WrongCluster, match="this is cluster"):
-        await resync_of(thread, "another").run(ReplicationStub(channel).Resync)
+        await resync_of(thread, cluster_id="another").run(ReplicationStub(channel).Resync)
 
 
 async def test_a_source_that_goes_away_leaves_the_old_state(
-    thread: DatabaseThread[ShardApplier],
+    thread: Thread,
     history: History,
     servicer: OnlyResync,
     server: tuple[grpc.aio.Server, int],
@@ -150,7 +135,7 @@ async def test_a_source_that_goes_away_leaves_the_old_state(
 
 
 async def test_a_receiver_that_goes_away_frees_the_snapshot_of_the_source(
-    thread: DatabaseThread[ShardApplier], history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+    thread: Thread, history: History, servicer: OnlyResync, channel: grpc.aio.Channel
 ) -> None:
     servicer.hang_after = 3
     task = asyncio.create_task(resync_of(thread).run(ReplicationStub(channel).Resync))

@@ -27,6 +27,7 @@ id = "node-1"
 id = "node-1"
 grpc = "127.0.0.1:7101"
 http = "127.0.0.1:7201"
+raft = "127.0.0.1:7301"
 [[nodes]]
 id = "node-2"
 grpc = "127.0.0.1:7102"
@@ -110,6 +111,10 @@ def test_a_list_in_the_environment_that_is_not_json_is_refused(file: Path, monke
         ("cluster.acknowledgement", "two", "'two' (from a flag)", "allowed is local or quorum or all"),
         ("sessions.idle_seconds", "nan", "'nan' (from a flag)", "allowed is a number above 0 up to 86400"),
         ("limits.queue_entries", "x", "'x' (from a flag)", "allowed is a whole number from 1 to 1000000"),
+        ("limits.sql_seconds", 0, "0 (from a flag)", "allowed is a number above 0 up to 600"),
+        ("limits.sql_rows", 0, "0 (from a flag)", "allowed is a whole number from 1 to 10000000"),
+        ("limits.sql_result_bytes", 1, "1 (from a flag)", "allowed is a whole number from 1024 to 33554432"),
+        ("limits.sql_memory_mib", 15, "15 (from a flag)", "allowed is a whole number from 16 to 16384"),
         ("storage.segment_mib", 0, "0 (from a flag)", "allowed is a whole number from 1 to 1024"),
         ("log.level", "loud", "'loud' (from a flag)", "allowed is debug or info or warning or error"),
         ("log.colour", "red", "not a setting (from a flag)", "allowed are level, format"),

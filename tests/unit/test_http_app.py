@@ -131,7 +131,7 @@ async def test_a_wrong_parameter_is_named_with_its_value(client: httpx.AsyncClie
     answer = await client.get("/v1/page", params={"size": 5000})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "invalid_request"
-    assert answer.json()["error"]["message"].startswith("query.size is '5000': Input should be less than")
+    assert answer.json()["error"]["message"].startswith("size is '5000': Input should be less than")
 
 
 async def test_an_unknown_path_and_a_wrong_method_are_json_too(client: httpx.AsyncClient) -> None:

@@ -20,6 +20,7 @@ from ops.node_snapshot import (
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
     StandbySnapshot,
@@ -55,7 +56,6 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         connected=True,
         lag=Lag(3, 900, 0.25),
         refused_records_by_reason={"checksum": 1},
-        apply_seconds=histogram(LATENCY_SECONDS, 0.0002),
         resyncs=2,
         resync_bytes=8192,
     )
@@ -65,11 +65,14 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         node_id="node-1",
         version="0.1.0",
         groups=(
-            replace(place, primary=leading, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
+            replace(place, primary=leading, log_disk_reads=4, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
             replace(place, group=1, role="standby", following=following),
         ),
         shards=(ShardSnapshot(shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1),),
         sessions=SessionsSnapshot(live=4, memory_bytes=1 << 20, loads=6, evictions_by_reason={"idle": 2}),
+        reads=ReadsSnapshot(
+            shard_reads=20, failed_shard_reads=1, position_timeouts=2, sql_queries=7, sql_workers_stopped=3
+        ),
     )
 
 
@@ -138,10 +141,19 @@ def test_histograms_are_cumulative_and_end_with_everything() -> None:
     assert value(samples, "append_duration_seconds_sum", group="0") == pytest.approx(9.004)
 
 
-def test_a_failed_writer_shows_with_its_reason() -> None:
-    assert value(scrape(node()), "writer_failed", group="0", reason="") == 0
-    failed = PrimarySnapshot(failure="the disk is full", failure_reason="OSError")
-    assert value(scrape(node(failed)), "writer_failed", group="0", reason="OSError") == 1
+def test_a_failed_writer_shows() -> None:
+    assert value(scrape(node()), "writer_failed", group="0") == 0
+    assert value(scrape(node(PrimarySnapshot(failure="the disk is full"))), "writer_failed", group="0") == 1
+
+
+def test_reads_show_with_what_became_of_them() -> None:
+    samples = scrape(node())
+    assert value(samples, "shard_reads_total") == 20
+    assert value(samples, "shard_read_failures_total") == 1
+    assert value(samples, "position_wait_timeouts_total") == 2
+    assert value(samples, "sql_queries_total") == 7
+    assert value(samples, "sql_workers_stopped_total") == 3
+    assert value(samples, "log_disk_reads_total", group="0") == 4
 
 
 def test_a_scrape_asks_for_the_state_of_that_moment() -> None:

@@ -1,8 +1,7 @@
 """A standby's shards of one group, with real SQLite files, a real log and a real resync, without a network."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +20,11 @@ from replica.group_shards import Keeping
 from replica.receiving import Reset
 from replica.standby_group import StandbyGroup
 from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
+from tests.waiting import until
 
 GROUP = SHARD
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=4)
 CODEC = RecordCodec()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 class Standby:
