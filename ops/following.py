@@ -12,6 +12,7 @@ from ops.settings import MIB
 from replica.following import Follower
 from replica.group_shards import Keeping
 from replica.incoming import FollowerSettings
+from replica.resync import ReadersAway
 from replica.standby_group import StandbyGroup
 
 
@@ -30,8 +31,12 @@ class FollowingGroup:
         self._task = asyncio.create_task(follower.run(), name=f"follow group {context.group}")
 
     @classmethod
-    async def start(cls, context: GroupContext) -> FollowingGroup:
+    async def start(cls, context: GroupContext, readers_away: ReadersAway) -> FollowingGroup:
         """Open the shards and begin to follow.
+
+        Args:
+            context: The group.
+            readers_away: Keeps this node's own readers from a shard whose file is replaced.
 
         Raises:
             HeadwaterError: A shard cannot be opened.
@@ -49,6 +54,7 @@ class FollowingGroup:
             group=context.group,
             log=context.log,
             exchange=exchange,
+            readers_away=readers_away,
             keeping=Keeping(
                 checkpoint_bytes=configuration.storage.checkpoint_mib * MIB,
                 log_bytes=configuration.storage.log_retention_mib * MIB // 4,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
+import structlog
 
 from agent_core.cluster import Cluster
 from agent_core.log.log import ReplicationLog
@@ -21,6 +22,9 @@ from replica.voter import Voter
 if TYPE_CHECKING:
     # The asynchronous stub exists for type checkers only.
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
+
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -92,12 +96,17 @@ class GroupContext:
             segment_bytes=configuration.storage.segment_mib * MIB,
             tail_bytes=configuration.storage.log_tail_mib * MIB,
         )
+        if log.end.lost:
+            logger.error("the log lost records that were durable", group=group, end=str(log.end))
+        for damage in filter(None, (log.damage, log.mark_damage)):
+            logger.error("the log was damaged", group=group, damage=damage)
         voter = Voter(
             PromiseFile(directory / "promises" / f"group-{group:03d}", cluster_id=cluster_id, group=group),
             node_id=configuration.node.id,
             cluster_id=cluster_id,
             group=group,
             last=lambda: log.last,
+            once_held=lambda: log.end.marked,
             executor=executor,
         )
         return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions)

@@ -10,6 +10,7 @@ import structlog
 from agent_core.database.schema import shard_path
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import PositionNotReached, ShardDamaged, Unavailable
+from agent_core.log.durable_mark import MARK_FILE
 from agent_core.log.retention import droppable_through
 from agent_core.position import Position
 from agent_core.quorum import CommitTracker
@@ -106,9 +107,11 @@ class LeadingGroup:
             )
             match outcome:
                 case Opened(epoch):
+                    # After a loss a majority of the others may have opened it without this node's own vote.
+                    await context.voter.adopt(epoch, context.node_id)
                     return epoch
-                case LongerLog(voter, last):
-                    self._wait_for(f"the log of {voter} goes further, to {last}; {voter} should lead the group")
+                case LongerLog() as longer:
+                    self._wait_for(why_not_leading(longer))
                     await asyncio.sleep(RETRY_OPENING_SECONDS)
 
     async def _replay(self) -> None:
@@ -215,6 +218,7 @@ class LeadingGroup:
             self.writer.durable(node, lsn)
 
     def _committed(self, lsn: int) -> None:
+        self.context.log.note_committed(lsn)
         self.context.positions.advance(self.context.group, Position(self.epoch, lsn))
         if self.streams is not None:
             self.streams.doorbell.ring()
@@ -250,3 +254,14 @@ class LeadingGroup:
             standby_bytes=bound,
         )
         await asyncio.to_thread(replication_log.drop_through, through)
+
+
+def why_not_leading(longer: LongerLog) -> str:
+    """What keeps a candidate from leading, and what to do about it."""
+    if not longer.lost:
+        return f"the log of {longer.voter} goes further, to {longer.last}; {longer.voter} should lead the group"
+    return (
+        f"{longer.voter} once held records up to {longer.last} which its disk lost, and no node that could be "
+        "asked holds them; they may have been acknowledged. Bring the other voters back; or, to give these records up, "
+        f"stop {longer.voter} and remove {MARK_FILE} from its log of the group"
+    )

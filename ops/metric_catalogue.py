@@ -51,6 +51,9 @@ COMMITTED_LSN = _define("committed_lsn", "gauge", "group", "Last record that the
 APPLIED_LSN = _define("applied_lsn", "gauge", "group", "Last record that the node's shards contain.")
 LOG_FIRST_LSN = _define("log_first_lsn", "gauge", "group", "First record that the node's log still holds.")
 LOG_BYTES = _define("log_size_bytes", "gauge", "group", "Records in the node's replication log.")
+LOG_END_LOST = _define(
+    "log_end_lost", "gauge", "group", "1 while the log lacks records that it once held with fsync, else 0."
+)
 FSYNC_SECONDS = _define("log_fsync_duration_seconds", "histogram", "group", "Time of one fsync of the log.")
 
 APPENDS = _define(
@@ -113,6 +116,9 @@ REFUSED_RECORDS = _define(
 APPLIED = _define("applied_transactions", "counter", "group", "Records applied to this standby's shards.")
 APPLY_SECONDS = _define(
     "apply_duration_seconds", "histogram", "group", "Time to apply what was merged into one transaction."
+)
+WAITING_RESYNCS = _define(
+    "shards_waiting_for_resync", "gauge", "group", "Shards that wait for a resync or are in one."
 )
 RESYNCS = _define("resyncs", "counter", "group", "Shards made equal to the primary's by their differing pages.")
 RESYNC_BYTES = _define("resync_received_bytes", "counter", "group", "Pages received by resyncs.")

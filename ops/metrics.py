@@ -113,6 +113,7 @@ def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
     yield catalogue.APPLIED_LSN, label, group.applied_lsn
     yield catalogue.LOG_FIRST_LSN, label, group.log_first_lsn
     yield catalogue.LOG_BYTES, label, group.log_bytes
+    yield catalogue.LOG_END_LOST, label, group.log_end_lost
     yield catalogue.FSYNC_SECONDS, label, group.fsync_seconds
     if group.primary is not None:
         yield from _primary_samples(label, group.primary)
@@ -157,6 +158,7 @@ def _following_samples(label: tuple[str], following: FollowingSnapshot) -> Itera
         yield catalogue.REFUSED_RECORDS, (*label, reason), count
     yield catalogue.APPLIED, label, following.applied_transactions
     yield catalogue.APPLY_SECONDS, label, following.apply_seconds
+    yield catalogue.WAITING_RESYNCS, label, following.waiting_resyncs
     yield catalogue.RESYNCS, label, following.resyncs
     yield catalogue.RESYNC_BYTES, label, following.resync_bytes
 

@@ -139,7 +139,8 @@ class Node:
         )
         voters = {group: context.voter for group, context in contexts.items()}
         add_ReplicationServicer_to_server(ReplicationService(self._leading, voters), server)
-        add_AdministrationServicer_to_server(AdministrationService(configuration, self._state.snapshot), server)
+        administration = AdministrationService(configuration, self._state.snapshot, self._following)
+        add_AdministrationServicer_to_server(administration, server)
         _listen(server, self._address.grpc_address)
         app = build_app(
             self._state.snapshot,
@@ -150,7 +151,7 @@ class Node:
         stack.push_async_callback(http.stop)
         for group, context in contexts.items():
             if group not in self._leading:
-                following = await FollowingGroup.start(context)
+                following = await FollowingGroup.start(context, reading.pool.away)
                 self._following[group] = following
                 stack.push_async_callback(following.stop)
         await server.start()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,11 @@ from replica.resync import (
     MAX_PAGES_PER_MESSAGE,
     Exchange,
     IncomingResync,
+    ReadersAway,
     ShardResync,
     decompress,
     discard_shard_files,
+    nobody_reads,
     requests_for,
 )
 from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
@@ -84,19 +87,16 @@ def source_of(
 
 def resync_of(
     thread: Thread,
-    release_readers: Callable[[], Awaitable[None]] | None = None,
+    readers_away: ReadersAway = nobody_reads,
     message_timeout_seconds: float = 10,
 ) -> ShardResync:
-    async def nothing() -> None:
-        pass
-
     return ShardResync(
         thread.owned,
         thread,
         cluster_id=CLUSTER,
         node_id="standby-1",
         group=0,
-        release_readers=release_readers or nothing,
+        readers_away=readers_away,
         message_timeout_seconds=message_timeout_seconds,
     )
 
@@ -476,10 +476,13 @@ async def test_a_file_is_replaced_only_when_no_connection_is_open(tmp_path: Path
         with pytest.raises(Unavailable, match=r"standby\.db cannot be replaced while"):
             await resync_of(thread).run(source_of(history).serve)
 
-        async def release_readers() -> None:
+        @asynccontextmanager
+        async def readers_away(shard: int) -> AsyncIterator[None]:
+            assert shard == SHARD
             reader.close()
+            yield
 
-        await resync_of(thread, release_readers).run(source_of(history).serve)
+        await resync_of(thread, readers_away).run(source_of(history).serve)
     await assert_identical(thread, history)
     await thread.close()
 
