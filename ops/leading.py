@@ -261,7 +261,7 @@ def why_not_leading(longer: LongerLog) -> str:
     if not longer.lost:
         return f"the log of {longer.voter} goes further, to {longer.last}; {longer.voter} should lead the group"
     return (
-        f"{longer.voter} once held records up to {longer.last} which its disk lost, and no node that could be "
-        "asked holds them; they may have been acknowledged. Bring the other voters back; or, to give these records up, "
-        f"stop {longer.voter} and remove {MARK_FILE} from its log of the group"
+        f"{longer.voter} once held records up to {longer.last} which its disk lost and no node that could be asked "
+        "holds; they may have been acknowledged. Bring the other voters back; or, to give these records up, stop "
+        f"{longer.voter} and remove {MARK_FILE} from its log of the group"
     )

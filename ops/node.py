@@ -94,6 +94,7 @@ class Node:
             loop.add_signal_handler(number, stop.set)
         async with contextlib.AsyncExitStack() as stack:
             await self._start(stack)
+            self._state.starting = False
             log.info("node serves", grpc=self._address.grpc_address, http=self._address.http_address)
             await stop.wait()
             log.info("node stops")

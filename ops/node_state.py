@@ -41,6 +41,7 @@ class NodeState:
         self._registry = registry
         self._leading = leading
         self._following = following
+        self.starting = True
         self.stopping = False
         self.failures: dict[int, str] = {}
 
@@ -67,6 +68,8 @@ class NodeState:
         )
 
     def _not_ready(self) -> Iterator[str]:
+        if self.starting:
+            yield "the node is starting"
         if self.stopping:
             yield "the node is stopping"
         for number, leading in self._leading.items():
