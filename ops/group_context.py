@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
+import structlog
 
 from agent_core.cluster import Cluster
 from agent_core.errors import Unavailable
@@ -20,12 +21,16 @@ from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
 from replica.reading.positions import AppliedPositions
+from replica.resync import ReadersAway
 from replica.voter import Voter
 
 if TYPE_CHECKING:
     # The asynchronous stubs exist for type checkers only.
     from agent_core.rpc.control_pb2_grpc import ControlAsyncStub
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
+
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -70,6 +75,7 @@ class GroupContext:
         peers: Reaches the other nodes.
         positions: Told how far the group's shards are.
         view: Who leads the group, as the Raft members agreed.
+        readers_away: Keeps this node's own readers from a shard whose file is replaced.
     """
 
     configuration: NodeConfiguration
@@ -80,6 +86,7 @@ class GroupContext:
     peers: Peers
     positions: AppliedPositions
     view: MapView
+    readers_away: ReadersAway
 
     @classmethod
     def open(
@@ -90,6 +97,7 @@ class GroupContext:
         peers: Peers,
         positions: AppliedPositions,
         view: MapView,
+        readers_away: ReadersAway,
         executor: ThreadPoolExecutor,
     ) -> GroupContext:
         """Open the group's log and promise.
@@ -106,6 +114,10 @@ class GroupContext:
             segment_bytes=configuration.storage.segment_mib * MIB,
             tail_bytes=configuration.storage.log_tail_mib * MIB,
         )
+        if log.end.lost:
+            logger.error("the log lost records that were durable", group=group, end=str(log.end))
+        for damage in filter(None, (log.damage, log.mark_damage)):
+            logger.error("the log was damaged", group=group, damage=damage)
         voter = Voter(
             PromiseFile(directory / "promises" / f"group-{group:03d}", cluster_id=cluster_id, group=group),
             node_id=configuration.node.id,
@@ -113,9 +125,12 @@ class GroupContext:
             group=group,
             last=lambda: log.last,
             lease_seconds=configuration.election.lease_seconds,
+            once_held=lambda: log.end.marked,
             executor=executor,
         )
-        return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions, view)
+        return cls(
+            configuration, configuration.cluster_map, group, log, voter, peers, positions, view, readers_away
+        )
 
     @property
     def node_id(self) -> str:

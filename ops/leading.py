@@ -251,6 +251,7 @@ class LeadingGroup:
             self.writer.durable(node, lsn)
 
     def _committed(self, lsn: int) -> None:
+        self.context.log.note_committed(lsn)
         self.context.positions.advance(self.context.group, Position(self.epoch, lsn))
         if self.streams is not None:
             self.streams.doorbell.ring()

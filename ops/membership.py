@@ -12,18 +12,19 @@ One task takes the steps in order, so that the group's log and shards have one o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
 
 from agent_core.errors import HeadwaterError
+from agent_core.log.durable_mark import MARK_FILE
 from agent_core.rpc import replication_pb2 as pb
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
 from ops.leading import LeadingGroup
 from primary.electing.supervisor import GroupReport
-from primary.opening import EpochOpening, Opened, open_epoch, seal_over_rpc
+from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
 from primary.registry import SessionRegistry
 from replica.following import FollowerState
 
@@ -48,7 +49,8 @@ class GroupMember:
     Attributes:
         following: While this node follows, or stands for election.
         leading: While this node leads.
-        failure: Why the group takes no part at all for the moment; None while it does.
+        failure: Why this node takes no part in the group for the moment; None while it does.
+        not_elected: Why this node, when it stood for election last, did not win; None when it did.
     """
 
     def __init__(self, context: GroupContext, registry: SessionRegistry, *, on_news: Callable[[], None]) -> None:
@@ -63,6 +65,7 @@ class GroupMember:
         self.following: FollowingGroup | None = None
         self.leading: LeadingGroup | None = None
         self.failure: str | None = None
+        self.not_elected: str | None = None
         self._registry = registry
         self._on_news = on_news
         self._loop = asyncio.get_running_loop()
@@ -123,6 +126,20 @@ class GroupMember:
             answered=self._answered,
             able=following is not None and following.able and self._loop.time() >= self._unable_until,
         )
+
+    def not_ready(self) -> Iterator[str]:
+        """Why the group is not served from here as it should be, as far as that is not its role's own matter."""
+        if self.failure is not None:
+            yield self.failure
+        elif self.following is None and self.leading is None:
+            yield "changes its role"
+        elif self.not_elected is not None and not self.following_well:
+            yield f"this node was not elected: {self.not_elected}"
+
+    @property
+    def following_well(self) -> bool:
+        """Whether this node follows a primary at this moment."""
+        return self.following is not None and self.following.follower.state is FollowerState.FOLLOWING
 
     def placement_changed(self) -> None:
         """The map names another primary: follow that one at once."""
@@ -201,9 +218,15 @@ class GroupMember:
         except TimeoutError:
             outcome = None
         if isinstance(outcome, Opened):
+            # After a loss on its disk a majority of the others may have elected it without its own vote.
+            await context.voter.adopt(outcome.epoch, context.node_id)
             log.info("elected", group=context.group, epoch=outcome.epoch)
+            self.not_elected = None
             return outcome.epoch
-        log.info("not elected", group=context.group, outcome=repr(outcome))
+        self.not_elected = (
+            why_not_leading(outcome) if isinstance(outcome, LongerLog) else "too few voters answered this candidate"
+        )
+        log.info("not elected", group=context.group, reason=self.not_elected)
         following.resume()
         return None
 
@@ -228,9 +251,21 @@ class GroupMember:
             term.cancel()
             await asyncio.gather(term, return_exceptions=True)
             await leading.stop()
+            await self._registry.release(self.context.group)
             self.leading = None
             self._hand_over = None
 
     def _answer(self, number: int) -> None:
         self._answered = number
         self._on_news()
+
+
+def why_not_leading(longer: LongerLog) -> str:
+    """What keeps a candidate from leading, and what to do about it."""
+    if not longer.lost:
+        return f"the log of {longer.voter} goes further, to {longer.last}; {longer.voter} should lead the group"
+    return (
+        f"{longer.voter} once held records up to {longer.last} which its disk lost and no node that could be asked "
+        "holds; they may have been acknowledged. Bring the other voters back; or, to give these records up, stop "
+        f"{longer.voter} and remove {MARK_FILE} from its log of the group"
+    )

@@ -54,6 +54,9 @@ LOG_BYTES = _define("log_size_bytes", "gauge", "group", "Records in the node's r
 LOG_DISK_READS = _define(
     "log_disk_reads", "counter", "group", "Reads of the log for records that were no longer in memory."
 )
+LOG_END_LOST = _define(
+    "log_end_lost", "gauge", "group", "1 while the log lacks records that it once held with fsync, else 0."
+)
 FSYNC_SECONDS = _define("log_fsync_duration_seconds", "histogram", "group", "Time of one fsync of the log.")
 
 APPENDS = _define(
@@ -114,6 +117,9 @@ REFUSED_RECORDS = _define(
     "refused_records", "counter", "group reason", "Records that this standby refused to take."
 )
 APPLIED = _define("applied_transactions", "counter", "group", "Records applied to this standby's shards.")
+WAITING_RESYNCS = _define(
+    "shards_waiting_for_resync", "gauge", "group", "Shards that wait for a resync or are in one."
+)
 RESYNCS = _define("resyncs", "counter", "group", "Shards made equal to the primary's by their differing pages.")
 RESYNC_BYTES = _define("resync_received_bytes", "counter", "group", "Pages received by resyncs.")
 

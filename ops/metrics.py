@@ -116,6 +116,7 @@ def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
     yield catalogue.LOG_FIRST_LSN, label, group.log_first_lsn
     yield catalogue.LOG_BYTES, label, group.log_bytes
     yield catalogue.LOG_DISK_READS, label, group.log_disk_reads
+    yield catalogue.LOG_END_LOST, label, group.log_end_lost
     yield catalogue.FSYNC_SECONDS, label, group.fsync_seconds
     if group.primary is not None:
         yield from _primary_samples(label, group.primary)
@@ -158,6 +159,7 @@ def _following_samples(label: tuple[str], following: FollowingSnapshot) -> Itera
     for reason, count in following.refused_records_by_reason.items():
         yield catalogue.REFUSED_RECORDS, (*label, reason), count
     yield catalogue.APPLIED, label, following.applied_transactions
+    yield catalogue.WAITING_RESYNCS, label, following.waiting_resyncs
     yield catalogue.RESYNCS, label, following.resyncs
     yield catalogue.RESYNC_BYTES, label, following.resync_bytes
 

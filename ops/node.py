@@ -96,6 +96,7 @@ class Node:
             loop.add_signal_handler(number, stop.set)
         async with contextlib.AsyncExitStack() as stack:
             await self._start(stack)
+            self._state.starting = False
             log.info("node serves", grpc=self._address.grpc_address, http=self._address.http_address)
             await stop.wait()
             log.info("node stops")
@@ -136,7 +137,13 @@ class Node:
         control = ControlPlane(configuration, view, peers, self._members)
         for group in range(layout.shard_group_count):
             context = GroupContext.open(
-                configuration, group, peers=peers, positions=positions, view=view, executor=executor
+                configuration,
+                group,
+                peers=peers,
+                positions=positions,
+                view=view,
+                readers_away=reading.pool.away,
+                executor=executor,
             )
             stack.callback(context.log.close)
             await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
@@ -152,9 +159,8 @@ class Node:
         )
         add_ReplicationServicer_to_server(ReplicationService(self._members), server)
         add_ControlServicer_to_server(control.service, server)
-        add_AdministrationServicer_to_server(
-            AdministrationService(configuration, view, self._state.snapshot), server
-        )
+        administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
+        add_AdministrationServicer_to_server(administration, server)
         _listen(server, self._address.grpc_address)
         app = build_app(
             self._state.snapshot,

@@ -76,20 +76,24 @@ class FollowingSnapshot:
 
     Attributes:
         connected: Whether it has a stream.
+        state: What it is doing, in a word, for example "following", "connecting" or "resyncing".
         lag: How far it is behind, as it measures itself; goes on growing when the primary is gone.
         received_bytes: Records received.
         refused_records_by_reason: Records that were not taken, for example by "checksum", "order" or "epoch".
         applied_transactions: Records applied to shards.
+        waiting_resyncs: Shards that wait for a resync or are in one; nothing is acknowledged meanwhile.
         resyncs: Shards made equal to the primary's by their differing pages.
         resync_bytes: Pages received for that.
         failure: Why following stopped for good; None while it goes on or tries to.
     """
 
     connected: bool
+    state: str = "connecting"
     lag: Lag = NO_LAG
     received_bytes: int = 0
     refused_records_by_reason: Mapping[str, int] = field(default_factory=dict)
     applied_transactions: int = 0
+    waiting_resyncs: int = 0
     resyncs: int = 0
     resync_bytes: int = 0
     failure: str | None = None
@@ -109,6 +113,7 @@ class GroupSnapshot:
         log_bytes: Records that its log holds.
         log_first_lsn: The first of them.
         log_disk_reads: Reads of the log whose records were no longer in memory.
+        log_end_lost: Whether it lacks records that it once held with fsync.
         fsync_seconds: Time of each fsync of the log.
         primary: What it does as primary; None for the other roles.
         following: What it does to follow; None for a primary.
@@ -123,6 +128,7 @@ class GroupSnapshot:
     log_bytes: int = 0
     log_first_lsn: int = 1
     log_disk_reads: int = 0
+    log_end_lost: bool = False
     fsync_seconds: Histogram | None = None
     primary: PrimarySnapshot | None = None
     following: FollowingSnapshot | None = None

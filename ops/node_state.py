@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from agent_core.lag import Lag
+from agent_core.log.durable_mark import LogEnd
 from ops.following import FollowingGroup
 from ops.leading import LeadingGroup
 from ops.membership import GroupMember
@@ -43,6 +44,7 @@ class NodeState:
         self._registry = registry
         self._reading = reading
         self._members = members
+        self.starting = True
         self.stopping = False
 
     @property
@@ -83,19 +85,22 @@ class NodeState:
         )
 
     def _not_ready(self) -> Iterator[str]:
+        if self.starting:
+            yield "the node is starting"
         if self.stopping:
             yield "the node is stopping"
         for number, member in self._members.items():
-            if member.failure is not None:
-                yield f"group {number}: {member.failure}"
-            elif member.following is None and member.leading is None:
-                yield f"group {number}: changes its role"
+            yield from (f"group {number}: {reason}" for reason in member.not_ready())
         for number, leading in self._leading.items():
+            yield from _lost_end(number, leading.context.log.end)
             if leading.waiting_for is not None:
                 yield f"group {number}: {leading.waiting_for}"
             if leading.writer is not None and leading.writer.trouble is not None:
                 yield f"group {number}: {leading.writer.trouble}"
         for number, following in self._following.items():
+            yield from _lost_end(number, following.context.log.end)
+            for shard, reason in following.shards.needs_resync.items():
+                yield f"group {number}: shard {shard} waits for a resync: {reason}"
             if following.follower.state is not FollowerState.FOLLOWING:
                 yield f"group {number}: {following.follower.state}: {following.follower.reason}"
             if following.shards.trouble is not None:
@@ -135,6 +140,7 @@ class NodeState:
             log_bytes=log.size_bytes,
             log_first_lsn=log.first_lsn,
             log_disk_reads=log.disk_reads,
+            log_end_lost=log.end.lost,
             fsync_seconds=writer.counters.fsync_seconds if writer is not None else None,
             primary=primary,
         )
@@ -151,14 +157,17 @@ class NodeState:
             log_bytes=context.log.size_bytes,
             log_first_lsn=context.log.first_lsn,
             log_disk_reads=context.log.disk_reads,
+            log_end_lost=context.log.end.lost,
             following=FollowingSnapshot(
                 connected=follower.state is FollowerState.FOLLOWING,
+                state=str(follower.state),
                 lag=follower.lag(),
                 received_bytes=follower.counters.record_bytes,
                 refused_records_by_reason={
                     str(reason): count for reason, count in follower.receiver.refusals.items()
                 },
                 applied_transactions=sum(applier.transactions_applied for applier in shards.appliers.values()),
+                waiting_resyncs=len(shards.needs_resync),
                 resyncs=shards.counters.resyncs,
                 resync_bytes=shards.counters.resync_bytes,
                 failure=follower.reason if follower.state is FollowerState.DIVERGED else None,
@@ -187,6 +196,14 @@ class NodeState:
                     checkpoints=applier.checkpoints_completed,
                     blocked_checkpoints=applier.checkpoints_blocked,
                 )
+
+
+def _lost_end(group: int, end: LogEnd) -> Iterator[str]:
+    if end.lost:
+        yield (
+            f"group {group}: the log lost its end: {end}; until it goes as far again this node gives its vote to "
+            "nobody whose log does not"
+        )
 
 
 def _standbys(leading: LeadingGroup) -> Iterator[StandbySnapshot]:

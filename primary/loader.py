@@ -74,6 +74,13 @@ class SessionLoader:
         )
         return SessionActor(session, shard, self.layout.group_of(shard), row[0], entries)
 
+    def release(self, group: int) -> None:
+        """Close the connections to a group's shards, whose files may be replaced from now on."""
+        for shard in self.layout.shards_of(group):
+            connection = self._connections.pop(shard, None)
+            if connection is not None:
+                connection.close()
+
     def close(self) -> None:
         """Close every connection."""
         for connection in self._connections.values():

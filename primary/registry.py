@@ -119,6 +119,10 @@ class SessionRegistry:
                     news.moved = True
                     news.event.set()
 
+    async def release(self, group: int) -> None:
+        """Close what is open of a group's shards, once this node no longer leads it."""
+        await self._loader.run(self._loader.owned.release, group)
+
     @property
     def live_sessions(self) -> int:
         """How many actors are up."""

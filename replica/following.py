@@ -120,6 +120,7 @@ class Follower:
         self._lag = StandbyLag(self._loop.time(), heartbeat_seconds=self._settings.heartbeat_seconds)
         self._lag.restart(shards.applied.lsn)
         shards.on_applied(self._applied)
+        shards.on_resync_ordered(self._make_way)
         voter.on_raised(self._fence)
         self._try_now = asyncio.Event()
         self._misled = False
@@ -215,6 +216,7 @@ class Follower:
             last=to_message(epochs.last),
             epochs=[pb.EpochStart(epoch=start.epoch, first_lsn=start.first_lsn) for start in epochs.starts],
             committed_lsn=self._shards.committed_lsn,
+            base=to_message(epochs.base),
         )
         self.counters.hellos += 1
         self.receiver.begin(epochs.last)
@@ -290,6 +292,10 @@ class Follower:
         self._lag.apply(position.lsn)
         if self._stream is not None:
             self._stream.report_applied()
+
+    def _make_way(self) -> None:
+        if self._stream is not None:
+            self._stream.finish(Unavailable("a resync was ordered"))
 
     def _fence(self, epoch: int) -> None:
         if self._stream is not None and self._stream.epoch < epoch:

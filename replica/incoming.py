@@ -50,6 +50,9 @@ class FollowedShards(Protocol):
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         """Call `listener` whenever the applied position changes."""
 
+    def on_resync_ordered(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the stream must end for a resync that was ordered."""
+
     def begin_stream(self, epoch: int) -> None:
         """From now on the primary of `epoch` is followed."""
 

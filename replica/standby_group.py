@@ -7,7 +7,7 @@ go into the next one. One lock keeps rounds, resyncs and cuts of the log apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from agent_core.routing import ShardLayout
 from replica.apply import ShardApplier
 from replica.group_shards import GroupShards, Keeping, Round
 from replica.receiving import Reset
-from replica.resync import Exchange, ShardResync, nothing_to_release
+from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
 
 log = structlog.get_logger(__name__)
+
+_ORDERED = "an operator ordered its resync"
 
 TIDY_EVERY_BYTES = 16 << 20
 """How much the log grows before what can be dropped is looked for again."""
@@ -39,6 +41,14 @@ class StandbyCounters:
     resync_pages: int = 0
     resync_bytes: int = 0
     failed_rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resynced:
+    """What a resync came to: the position that the shard contains, and how many of its pages differed."""
+
+    position: Position
+    pages: int
 
 
 class StandbyGroup:
@@ -67,8 +77,10 @@ class StandbyGroup:
         self._resets = dict(resets)
         self._broken: dict[int, str] = {}
         self._resynced_in: dict[int, int] = {}
+        self._ordered: dict[int, asyncio.Future[Resynced]] = {}
+        self._order_listeners: list[Callable[[], None]] = []
         self._epoch = 0
-        self._known_committed_lsn = replication_log.base.lsn
+        self._known_committed_lsn = max(replication_log.base.lsn, replication_log.noted_committed_lsn)
         self._tidied_at_bytes = 0
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -89,7 +101,7 @@ class StandbyGroup:
         group: int,
         log: ReplicationLog,
         exchange: Exchange,
-        release_readers: Callable[[], Awaitable[None]] = nothing_to_release,
+        readers_away: ReadersAway = nobody_reads,
         keeping: Keeping | None = None,
     ) -> StandbyGroup:
         """Open the group's shards in their own thread and begin to apply.
@@ -102,7 +114,7 @@ class StandbyGroup:
             group: The shard group.
             log: The group's log on this node; it stays the caller's to close.
             exchange: The `Resync` call of the group's present primary.
-            release_readers: See `replica.resync.ShardResync`.
+            readers_away: See `replica.resync.ShardResync`.
             keeping: What an operator chose.
 
         Raises:
@@ -132,7 +144,7 @@ class StandbyGroup:
                 cluster_id=cluster_id,
                 node_id=node_id,
                 group=group,
-                release_readers=release_readers,
+                readers_away=readers_away,
             )
 
         opened = cls(thread, log, resync=resync, exchange=exchange, applied=survey.applied, resets=survey.resets)
@@ -144,6 +156,8 @@ class StandbyGroup:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for order in self._ordered.values():
+            order.cancel()
         await self._thread.close()
 
     @property
@@ -173,6 +187,7 @@ class StandbyGroup:
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""
         self._known_committed_lsn = max(self._known_committed_lsn, lsn)
+        self._log.note_committed(lsn)
         if self.applied.lsn < self.committed_lsn:
             self._wake.set()
 
@@ -230,6 +245,22 @@ class StandbyGroup:
         self._broken = {shard: reason for shard, reason in unfit.items() if reason is not None}
         return dict(self._broken)
 
+    def on_resync_ordered(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a resync is ordered: whoever follows ends the stream and begins anew."""
+        self._order_listeners.append(listener)
+
+    async def order_resync(self, shard: int) -> Resynced:
+        """Have a shard made equal to the primary's, whatever it holds now; returns once it is.
+
+        Until then nothing is acknowledged, and readers see the old state. Who stops waiting does not call it off.
+        """
+        if shard not in self._ordered:
+            self._ordered[shard] = asyncio.get_running_loop().create_future()
+            self._broken.setdefault(shard, _ORDERED)
+            for listener in self._order_listeners:
+                listener()
+        return await asyncio.shield(self._ordered[shard])
+
     async def resync(self, shards: Iterable[int]) -> None:
         """Make these shards equal to the primary's, one after the other.
 
@@ -271,6 +302,8 @@ class StandbyGroup:
     def _why_unfit(self, applier: ShardApplier) -> str | None:
         if applier.damage is not None:
             return applier.damage
+        if applier.shard in self._ordered:
+            return _ORDERED
         contains, history = applier.applied, self._log.epochs
         if contains is None:
             return (
@@ -296,6 +329,9 @@ class StandbyGroup:
         self.counters.resync_pages += resync.pages_received
         self.counters.resync_bytes += resync.bytes_received
         log.info("resync ended", shard=shard, position=str(position), pages=resync.pages_received)
+        order = self._ordered.pop(shard, None)
+        if order is not None:
+            order.set_result(Resynced(position, resync.pages_received))
         self._notify()
 
     async def _apply_for_ever(self) -> None:

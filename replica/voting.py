@@ -84,7 +84,7 @@ def decide(
 
     Args:
         promise: What was promised.
-        own_last: The end of this voter's log.
+        own_last: The end of this voter's log, as it counts for votes (`agent_core.log.durable_mark.LogEnd`).
         question: What the candidate asks for.
         lease_seconds: For how long a lease of the present primary still binds this voter.
 

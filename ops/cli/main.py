@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
     "verify": ("ops.cli.verify:verify", "Compare the shards of several nodes page by page."),
+    "resync": ("ops.cli.resync:resync", "Make shards of a standby equal to the primary's."),
     "bench": ("ops.cli.bench:bench", "Measure speed on a cluster of real processes."),
 }
 

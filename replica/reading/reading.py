@@ -186,9 +186,10 @@ class Reading:
         path = self.pool.path(shard)
         if not path.exists():
             raise Unavailable(f"shard {shard} has not arrived on this node yet")
-        result = await self.sql_workers.query(
-            path, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds
-        )
+        with self.pool.elsewhere(shard):
+            result = await self.sql_workers.query(
+                path, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds
+            )
         return QueryAnswer(result, shard, position)
 
     def checked_shard(self, shard: int) -> int:

@@ -196,6 +196,9 @@ class Shards:
         self.resyncs.append(list(shards))
         self.unfit = {}
 
+    def on_resync_ordered(self, listener: Callable[[], None]) -> None:
+        """None is ordered."""
+
     async def begin_anew(self, base: Position) -> None:
         self.bases.append(base)
         self._log.reset(base)

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from click.testing import CliRunner, Result
 
-from agent_core.errors import InvalidRequest, QueryRefused
+from agent_core.errors import InvalidRequest, QueryRefused, ShardDamaged
 from agent_core.rpc import administration_pb2, read_pb2, session_pb2
 from agent_core.rpc.administration_pb2_grpc import (
     AdministrationServicer,
@@ -63,8 +63,12 @@ class FakeAdministration(AdministrationServicer):
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
+        self.role = "primary"
         self.pages = b"x" * 16
         self.not_ready: list[str] = []
+        self.resynced: list[list[int]] = []
+        self.resync_hangs = False
+        self.damaged = self.digest_hangs = False
 
     async def Status(  # noqa: N802 - gRPC's name
         self, request: administration_pb2.StatusRequest, context: Context
@@ -72,14 +76,29 @@ class FakeAdministration(AdministrationServicer):
         return administration_pb2.StatusResponse(
             node_id=self.node_id,
             shard_count=1,
+            shard_group_count=1,
             acknowledgement="quorum",
-            groups=[administration_pb2.GroupStatus(role="primary", epoch=4, state="leading")],
+            groups=[administration_pb2.GroupStatus(role=self.role, epoch=4, state="leading")],
             not_ready=self.not_ready,
         )
+
+    async def ResyncShards(  # noqa: N802 - gRPC's name
+        self, request: administration_pb2.ResyncShardsRequest, context: Context
+    ) -> administration_pb2.ResyncShardsResponse:
+        self.resynced.append(list(request.shards))
+        while self.resync_hangs:
+            await asyncio.sleep(0.01)
+        self.pages = b"x" * 16
+        resynced = [administration_pb2.ResyncedShard(shard=shard, pages=1) for shard in request.shards]
+        return administration_pb2.ResyncShardsResponse(shards=resynced)
 
     async def ShardDigest(  # noqa: N802 - gRPC's name
         self, request: administration_pb2.ShardDigestRequest, context: Context
     ) -> administration_pb2.ShardDigestResponse:
+        while self.digest_hangs:
+            await asyncio.sleep(0.01)
+        if self.damaged:
+            await abort(context, ShardDamaged("shard.db cannot be read: database disk image is malformed"))
         return administration_pb2.ShardDigestResponse(
             shard=request.shard, page_count=len(self.pages) // 16, digest=self.pages, page_hashes=self.pages
         )
@@ -246,6 +265,55 @@ async def test_shards_are_compared_page_by_page(node: Node, other: Node) -> None
     ]
     as_json = await headwater("verify", *where, "--json")
     assert json.loads(as_json.stdout)["identical"] is False
+
+
+async def test_verify_repairs_what_differs_from_the_primary_and_compares_again(node: Node, other: Node) -> None:
+    other.administration.role = "standby"
+    other.administration.pages = b"y" * 16
+    where = ("--nodes", f"{node.address},{other.address}")
+    repaired = await headwater("verify", *where, "--repair")
+    assert repaired.exit_code == 0
+    assert repaired.stdout.splitlines()[2:] == [
+        f"resynced on {other.address}: shards 0, 1",
+        "shards identical: yes",
+    ]
+    assert (node.administration.resynced, other.administration.resynced) == ([], [[0, 1]])
+
+
+async def test_a_shard_that_a_node_cannot_read_differs_and_says_why(node: Node, other: Node) -> None:
+    other.administration.damaged = True
+    found = await headwater("verify", "--nodes", f"{node.address},{other.address}")
+    assert found.exit_code == 1
+    assert found.stdout.splitlines()[0] == (
+        f"shard 0: it could not be read everywhere: {other.address}: shard.db cannot be read: "
+        "database disk image is malformed"
+    )
+
+
+async def test_a_node_that_does_not_hash_in_time_is_named(node: Node, other: Node) -> None:
+    other.administration.digest_hangs = True
+    found = await headwater("verify", "--nodes", f"{node.address},{other.address}", "--timeout", "0.2")
+    other.administration.digest_hangs = False
+    assert found.exit_code == 1
+    assert f"{other.address}: its pages were not hashed within 0.2 s; allow more with --timeout" in found.stdout
+
+
+async def test_a_resync_is_ordered_and_told(node: Node) -> None:
+    done = await headwater("resync", "--node", node.address, "--shard", "1")
+    assert (done.exit_code, done.stdout) == (0, "shard 1: 1 pages differed; it contains 0:0\n")
+    as_json = await headwater("resync", "--node", node.address, "--shard", "1", "--json")
+    assert json.loads(as_json.stdout) == {"shards": [{"shard": 1, "position": "0:0", "pages": 1}]}
+    nothing = await headwater("resync", "--node", node.address)
+    assert nothing.exit_code == 2
+    assert "--shard N or --group N" in nothing.stderr
+
+
+async def test_a_resync_that_takes_longer_than_one_waits_goes_on_and_says_so(node: Node) -> None:
+    node.administration.resync_hangs = True
+    given_up = await headwater("resync", "--node", node.address, "--shard", "1", "--timeout", "0.2")
+    node.administration.resync_hangs = False
+    assert given_up.exit_code == 1
+    assert "did not end within 0.2 s; the node goes on with it" in given_up.stderr
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from agent_core.rpc import replication_pb2 as pb
 from primary.resync_source import ResyncSource
 from replica.group_shards import Keeping
 from replica.receiving import Reset
-from replica.standby_group import StandbyGroup
+from replica.standby_group import Resynced, StandbyGroup
 from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
 from tests.waiting import until
 
@@ -149,7 +149,7 @@ async def test_after_a_restart_the_applied_position_is_known_without_the_primary
     await standby.close()
     group = await standby.open()
     assert group.applied == Position(1, 3)
-    assert group.committed_lsn == 0
+    assert group.committed_lsn == 3
 
 
 async def test_a_shard_that_lost_its_last_transactions_is_replayed_from_the_log(standby: Standby) -> None:
@@ -317,3 +317,34 @@ async def test_a_wal_that_has_grown_is_checkpointed(standby: Standby) -> None:
     await until(lambda: group.applied.lsn == 11)
     assert group.appliers[SHARD].checkpoints_completed >= 1
     assert group.appliers[SHARD].wal_bytes < 300_000
+
+
+async def test_an_ordered_resync_holds_acknowledgements_until_it_is_done(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(30)
+    standby.receive()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    heard: list[str] = []
+    group.on_resync_ordered(lambda: heard.append("make way"))
+    order = asyncio.create_task(group.order_resync(SHARD))
+    await until(lambda: heard)
+    assert group.acknowledgeable(2) == 0
+    assert group.unfit_shards() == {SHARD: "an operator ordered its resync"}
+    standby.source_is_up = False
+    with pytest.raises(Unavailable):
+        await group.resync([SHARD])
+    assert SHARD in group.unfit_shards()
+    standby.source_is_up = True
+    await group.resync(group.unfit_shards())
+    assert await order == Resynced(Position(1, 2), 0)
+    assert (group.unfit_shards(), group.acknowledgeable(2), group.needs_resync) == ({}, 2, {})
+
+
+async def test_whoever_stops_waiting_for_an_ordered_resync_does_not_call_it_off(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await group.order_resync(SHARD)
+    assert SHARD in group.unfit_shards()

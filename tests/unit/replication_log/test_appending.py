@@ -178,6 +178,6 @@ def test_the_log_of_another_cluster_or_group_is_refused_and_left_untouched(
         file.write(b"damage that a recovery would repair")
     (directory / "00000000000000000099.new").write_bytes(b"a file that a recovery would remove")
     before = snapshot(directory)
-    with pytest.raises(WrongCluster, match=r"00000000000000000001\.log belongs to"):
+    with pytest.raises(WrongCluster, match=r"durable\.mark belongs to"):
         ReplicationLog.open(directory, cluster_id=cluster_id, group=group)
     assert snapshot(directory) == before

@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_log_as_it_was_and_it_goes_on_when_there_is_room(
         with pytest.raises(OSError, match="No space left"):
             log.reset(Position(5, 50))
     assert (log.last.lsn, content(log)) == (4, block(1, 4))
-    assert [path.name for path in directory.iterdir()] == [f"{1:020d}.log"]
+    assert segment_files(directory) == [directory / f"{1:020d}.log"]
     log.append(block(5, 5))
     assert log.sync() == 5
     log.close()

@@ -13,7 +13,7 @@ from agent_core.database.thread import DatabaseThread
 from agent_core.rpc import replication_pb2 as pb
 from primary.resync_source import ResyncSource
 from replica.apply import ShardApplier
-from replica.resync import Exchange, ShardResync
+from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
 from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
 
 Thread = DatabaseThread[ShardApplier]
@@ -47,20 +47,17 @@ def source_of(
 
 def resync_of(
     thread: Thread,
-    release_readers: Callable[[], Awaitable[None]] | None = None,
+    readers_away: ReadersAway = nobody_reads,
     message_timeout_seconds: float = 10,
     cluster_id: str = CLUSTER,
 ) -> ShardResync:
-    async def nothing() -> None:
-        pass
-
     return ShardResync(
         thread.owned,
         thread,
         cluster_id=cluster_id,
         node_id="standby-1",
         group=0,
-        release_readers=release_readers or nothing,
+        readers_away=readers_away,
         message_timeout_seconds=message_timeout_seconds,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from agent_core.rpc import replication_pb2 as pb
 from replica.apply import CheckpointOutcome
 from replica.resync import discard_shard_files
 from tests.unit.resync.harness import Thread, answering, assert_identical, open_thread, resync_of, source_of
-from tests.unit.shard_histories import History, pages_of
+from tests.unit.shard_histories import SHARD, History, pages_of
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "garbage": lambda data: os.urandom(len(data)),
@@ -111,10 +112,13 @@ async def test_a_file_is_replaced_only_when_no_connection_is_open(tmp_path: Path
         with pytest.raises(Unavailable, match=r"standby\.db cannot be replaced while"):
             await resync_of(thread).run(source_of(history).serve)
 
-        async def release_readers() -> None:
+        @asynccontextmanager
+        async def readers_away(shard: int) -> AsyncIterator[None]:
+            assert shard == SHARD
             reader.close()
+            yield
 
-        await resync_of(thread, release_readers).run(source_of(history).serve)
+        await resync_of(thread, readers_away).run(source_of(history).serve)
     await assert_identical(thread, history)
     await thread.close()
 
