@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import structlog
 
 from agent_core.database.schema import shard_path
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import PositionNotReached, ShardDamaged, Unavailable
+from agent_core.errors import ShardDamaged, Unavailable
 from agent_core.log.retention import droppable_through
-from agent_core.position import Position
 from agent_core.quorum import CommitTracker
 from agent_core.rpc import replication_pb2 as pb
 from ops.group_context import GroupContext
@@ -31,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 RETRY_OPENING_SECONDS = 1.0
 TIDY_SECONDS = 1.0
-COMMIT_POLL_SECONDS = 1.0
 
 
 class LeadingGroup:
@@ -54,6 +51,9 @@ class LeadingGroup:
         self.tracker: CommitTracker | None = None
         self.epoch = 0
         self._registry = registry
+        context.positions.write_ahead(context.group)
+        # What a log begins after was committed before.
+        context.positions.advance(context.group, context.log.base)
         self._thread: DatabaseThread[GroupDatabase] | None = None
 
     async def run(self) -> None:
@@ -194,7 +194,8 @@ class LeadingGroup:
             ),
             on_logged=streams.doorbell.ring,
             on_released=self._registry.released,
-            on_committed=self._committed,
+            on_committed=lambda _: streams.doorbell.ring(),
+            on_visible=lambda position: context.positions.advance(context.group, position),
         )
         self.writer.start()
         self._wait_for(f"a quorum must hold the record {self.epoch}:{opening_lsn} that opens epoch {self.epoch}")
@@ -214,11 +215,6 @@ class LeadingGroup:
         if self.writer is not None:
             self.writer.durable(node, lsn)
 
-    def _committed(self, lsn: int) -> None:
-        self.context.positions.advance(self.context.group, Position(self.epoch, lsn))
-        if self.streams is not None:
-            self.streams.doorbell.ring()
-
     def _fenced(self, promised_epoch: int) -> None:
         """A standby follows a higher epoch: this node must not acknowledge anything more."""
         self._wait_for(f"epoch {promised_epoch} was promised to another primary; this one led epoch {self.epoch}")
@@ -226,11 +222,11 @@ class LeadingGroup:
 
     async def _wait_committed(self, lsn: int) -> None:
         assert self.tracker is not None, "there is an epoch to commit in"
-        while self.tracker.committed_lsn < lsn:
-            with contextlib.suppress(PositionNotReached):
-                await self.context.positions.wait(
-                    self.context.group, Position(self.epoch, lsn), COMMIT_POLL_SECONDS
-                )
+        assert self.streams is not None, "likewise"
+        with self.streams.doorbell.listen() as wake:
+            while self.tracker.committed_lsn < lsn:
+                wake.clear()
+                await wake.wait()
 
     async def _tidy(self) -> None:
         """Drop the log that nobody needs; checkpoint the shard that holds most of it back."""

@@ -4,6 +4,9 @@ A read's position is its *group's* applied position, taken before the read's sna
 the shard itself stores: a shard's row moves only when that shard is written, so a reader that waited for its
 own write in a busy group would find an idle shard's row behind for ever. Taken before the snapshot, it is a
 lower bound: the snapshot holds everything up to it, and perhaps more.
+
+On a standby that "more" is committed. Where the group is led, SQLite has it before a quorum does: there a
+read is handed out only once the position of the shard's own row may be seen.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import heapq
 import itertools
 from typing import NamedTuple
 
-from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached
+from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached, Unavailable
 from agent_core.position import START, Position
 
 DEFAULT_WAIT_SECONDS = 2.0
@@ -77,6 +80,7 @@ class AppliedPositions:
         self._groups = [PositionWaiters() for _ in range(shard_group_count)]
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
+        self._written_ahead: set[int] = set()
         self.timeouts = 0
 
     @property
@@ -85,8 +89,34 @@ class AppliedPositions:
         return len(self._futures)
 
     def applied(self, group: int) -> Position:
-        """How far a group's shards on this node are; `(0, 0)` until something was applied."""
+        """How far a group's shards on this node are, as far as they may be seen; `(0, 0)` until something was."""
         return self._groups[group].applied
+
+    def write_ahead(self, group: int) -> None:
+        """Take note that this node leads a group: its shards hold more than may be seen."""
+        self._written_ahead.add(group)
+
+    async def until_visible(self, group: int, read_at: Position | None, deadline_seconds: float) -> None:
+        """Wait until what a read has found may be seen; at once where nothing is written ahead.
+
+        Args:
+            group: The group of the shard that was read.
+            read_at: The position in the shard's own row, within the read's snapshot or after it; None: no shard.
+            deadline_seconds: How long to wait, 0 to 30.
+
+        Raises:
+            Unavailable: What was read is not acknowledged yet; the answer must not be given.
+            Overloaded: Too many readers wait.
+        """
+        if group not in self._written_ahead or read_at is None:
+            return
+        try:
+            await self.wait(group, read_at, deadline_seconds)
+        except PositionNotReached:
+            raise Unavailable(
+                f"the newest writes of group {group} on its primary, up to {read_at}, are not acknowledged yet, "
+                f"only those up to {self.applied(group)}; read a standby, or try again"
+            ) from None
 
     def advance(self, group: int, position: Position) -> None:
         """Say that every shard of a group contains everything up to `position`."""

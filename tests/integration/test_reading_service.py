@@ -230,3 +230,52 @@ async def test_a_node_without_shards_lists_nothing_and_says_why_it_cannot_read_o
     with pytest.raises(Unavailable, match="has not arrived"):
         await reading.query("SELECT 1", 0)
     await reading.close()
+
+
+@pytest.fixture
+def led(applied: AppliedPositions) -> AppliedPositions:
+    """The same node as the primary of both groups: its shards run ahead of what may be seen."""
+    for group in range(LAYOUT.shard_group_count):
+        applied.write_ahead(group)
+    return applied
+
+
+def read_of(stub: read_pb2_grpc.ReadingAsyncStub, kind: str, session_id: str, wait_ms: int) -> Awaitable[Any]:
+    """One of the reads that show something of a session."""
+    match kind:
+        case "sessions":
+            call: Any = stub.ListSessions(session_pb2.ListSessionsRequest(wait_ms=wait_ms))
+        case "session":
+            call = stub.GetSession(session_pb2.GetSessionRequest(session_id=session_id, wait_ms=wait_ms))
+        case "transcript":
+            call = stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id=session_id, wait_ms=wait_ms))
+        case _:
+            sql = "SELECT count(*) FROM entries"
+            call = stub.Query(read_pb2.QueryRequest(sql=sql, session_id=session_id, wait_ms=wait_ms))
+    return call  # type: ignore[no-any-return] # the kinds of answers differ
+
+
+@pytest.mark.parametrize("kind", ["sessions", "session", "transcript", "query"])
+async def test_a_primary_shows_no_entry_before_it_is_acknowledged(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, led: AppliedPositions, kind: str
+) -> None:
+    shards.append(SESSIONS[0], '{"text":"not acknowledged"}')
+    shard = LAYOUT.shard_of(SESSIONS[0])
+    error = await failure(read_of(stub, kind, SESSIONS[0], 50))
+    assert isinstance(error, Unavailable)
+    assert "not acknowledged yet" in str(error)
+    reading = asyncio.ensure_future(read_of(stub, kind, SESSIONS[0], 20_000))
+    async with asyncio.timeout(20):
+        while not led.waiting:
+            await asyncio.sleep(0.005)
+    assert not reading.done()
+    led.advance(LAYOUT.group_of(shard), shards.position(shard))
+    await reading
+
+
+async def test_a_standby_shows_what_its_shard_holds_whatever_the_group_has_applied(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    shards.append(SESSIONS[0], '{"text":"a resync brought more than the group has applied"}')
+    answer = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id=SESSIONS[0], wait_ms=1))
+    assert len(answer.entries) == 1

@@ -63,6 +63,7 @@ class Primary:
     writer: GroupWriter
     database: GroupDatabase
     log: ReplicationLog
+    visible: list[Position]
     answers: Answers = field(default_factory=Answers)
     requests: int = 0
 
@@ -118,6 +119,7 @@ async def primary(
     loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="loader")
     registry = SessionRegistry(cluster, loader, residency or ResidencySettings(), settings.acknowledgement)
     tracker = CommitTracker("node-1", frozenset(voters), opening_lsn)
+    visible: list[Position] = []
     writer = GroupWriter(
         thread,
         tracker,
@@ -125,12 +127,13 @@ async def primary(
         on_logged=lambda: None,
         on_released=registry.released,
         on_committed=lambda lsn: None,
+        on_visible=visible.append,
     )
     writer.start()
     writer.durable("node-1", log.durable_lsn)
     registry.lead(0, writer)
     try:
-        yield Primary(registry, writer, thread.owned, log)
+        yield Primary(registry, writer, thread.owned, log, visible)
     finally:
         await writer.drain(0.2)
         registry.step_down(0)
