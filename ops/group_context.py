@@ -12,7 +12,7 @@ import grpc.aio
 from agent_core.cluster import Cluster
 from agent_core.log.log import ReplicationLog
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
-from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
 from replica.reading.positions import AppliedPositions
@@ -35,7 +35,8 @@ class Peers:
         """The Replication service of a node."""
         stub = self._stubs.get(node_id)
         if stub is None:
-            channel = grpc.aio.insecure_channel(self.cluster.node(node_id).grpc_address, options=CHANNEL_OPTIONS)
+            address = self.cluster.node(node_id).grpc_address
+            channel = grpc.aio.insecure_channel(address, options=NODE_CHANNEL_OPTIONS)
             self._channels.append(channel)
             stub = ReplicationStub(channel)
             self._stubs[node_id] = stub
@@ -44,7 +45,7 @@ class Peers:
     async def close(self) -> None:
         """Close every channel."""
         for channel in self._channels:
-            await channel.close()
+            await close_channel(channel)
 
 
 @dataclass(slots=True)

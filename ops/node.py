@@ -20,6 +20,7 @@ from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
+from agent_core.transport import server_options, stop_server
 from ops.administration import AdministrationService
 from ops.data_directory import DataDirectory, Identity
 from ops.following import FollowingGroup
@@ -40,17 +41,9 @@ from replica.reading.service import ReadingService
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * MIB
 STOP_SECONDS = 1.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """The database threads give up the interpreter at each SQLite call; the default 5 ms would be their wait."""
-
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Two daemons on one port would otherwise share its connections in silence.
-    ("grpc.so_reuseport", 0),
-)
 
 
 def run(configuration: NodeConfiguration) -> int:
@@ -128,7 +121,7 @@ class Node:
         for group, context in contexts.items():
             if context.primary == configuration.node.id:
                 self._leading[group] = LeadingGroup(context, registry)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
         add_SessionsServicer_to_server(
@@ -154,7 +147,7 @@ class Node:
                 self._following[group] = following
                 stack.push_async_callback(following.stop)
         await server.start()
-        stack.push_async_callback(server.stop, STOP_SECONDS)
+        stack.push_async_callback(stop_server, server, STOP_SECONDS)
         tasks = [asyncio.create_task(registry.sweep(), name="session sweep")]
         tasks += [
             asyncio.create_task(self._lead(leading), name=f"lead group {group}")

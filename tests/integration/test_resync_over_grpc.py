@@ -21,7 +21,7 @@ from agent_core.rpc.replication_pb2_grpc import (
     add_ReplicationServicer_to_server,
 )
 from agent_core.rpc_errors import abort
-from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel, server_options, stop_server
 from primary.resync_source import ResyncSource
 from replica.apply import ShardApplier
 from replica.resync import ShardResync
@@ -92,18 +92,19 @@ async def servicer(history: History) -> OnlyResync:
 
 @pytest.fixture
 async def server(servicer: OnlyResync) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
-    server = grpc.aio.server(options=CHANNEL_OPTIONS[:2])
+    server = grpc.aio.server(options=server_options())
     add_ReplicationServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield server, port
-    await server.stop(None)
+    await stop_server(server)
 
 
 @pytest.fixture
 async def channel(server: tuple[grpc.aio.Server, int]) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server[1]}", options=CHANNEL_OPTIONS) as channel:
-        yield channel
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{server[1]}", options=NODE_CHANNEL_OPTIONS)
+    yield channel
+    await close_channel(channel)
 
 
 def resync_of(thread: DatabaseThread[ShardApplier], cluster_id: str = CLUSTER) -> ShardResync:
@@ -143,7 +144,7 @@ async def test_a_source_that_goes_away_leaves_the_old_state(
     servicer.hang_after = 3
     task = asyncio.create_task(resync_of(thread).run(ReplicationStub(channel).Resync))
     await asyncio.wait_for(servicer.hangs.wait(), 10)
-    await server[0].stop(None)
+    await stop_server(server[0])
     with pytest.raises(Unavailable):
         await task
     assert pages_of(thread.owned.path) == before
