@@ -10,7 +10,7 @@ from agent_core.database.schema import shard_path
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import ShardDamaged, Unavailable
 from agent_core.log.retention import droppable_through
-from agent_core.quorum import CommitTracker
+from agent_core.quorum import CommitTracker, quorum_needs
 from agent_core.rpc import replication_pb2 as pb
 from ops.group_context import GroupContext
 from ops.settings import MIB
@@ -18,6 +18,7 @@ from primary.accumulator import BatchLimits
 from primary.greeting import Identity
 from primary.group_database import GroupDatabase
 from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
+from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from primary.resync_source import ResyncSource
 from primary.streaming import StandbyStreams, StreamSettings
@@ -51,7 +52,6 @@ class LeadingGroup:
         self.tracker: CommitTracker | None = None
         self.epoch = 0
         self._registry = registry
-        context.positions.write_ahead(context.group)
         # What a log begins after was committed before.
         context.positions.advance(context.group, context.log.base)
         self._thread: DatabaseThread[GroupDatabase] | None = None
@@ -155,8 +155,8 @@ class LeadingGroup:
             name=f"writer group {context.group}",
         )
         self._thread = thread
-        opening_lsn = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
-        tracker = self.tracker = CommitTracker(context.node_id, voters, opening_lsn)
+        beginning = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
+        tracker = self.tracker = CommitTracker(context.node_id, voters, beginning.opening_lsn)
         streams = self.streams = StandbyStreams(
             Identity(context.cluster.cluster_id, layout, context.group, context.node_id, self.epoch),
             context.log,
@@ -177,6 +177,7 @@ class LeadingGroup:
                 for shard in layout.shards_of(context.group)
             },
             wait_committed=self._wait_committed,
+            quorum_needs=self._quorum_needs,
         )
         limits = configuration.limits
         self.writer = GroupWriter(
@@ -198,10 +199,10 @@ class LeadingGroup:
             on_visible=lambda position: context.positions.advance(context.group, position),
         )
         self.writer.start()
-        self._wait_for(f"a quorum must hold the record {self.epoch}:{opening_lsn} that opens epoch {self.epoch}")
+        self._wait_for(f"a quorum must hold what begins epoch {self.epoch}, up to lsn {beginning.last_lsn}")
         self.writer.durable(context.node_id, context.log.durable_lsn)
         streams.doorbell.ring()
-        await self._wait_committed(opening_lsn)
+        await self._wait_committed(beginning.last_lsn)
         self._registry.lead(context.group, self.writer)
         self.waiting_for = None
         log.info("leads group", group=context.group, epoch=self.epoch, last=str(context.log.last))
@@ -227,6 +228,13 @@ class LeadingGroup:
             while self.tracker.committed_lsn < lsn:
                 wake.clear()
                 await wake.wait()
+
+    def _quorum_needs(self, node: str) -> bool:
+        """Whether too few voters follow for anything to be committed without `node`."""
+        assert self.tracker is not None, "there is an epoch to commit in"
+        assert self.streams is not None, "likewise"
+        following = [name for name, one in self.streams.progress.items() if one.state is StandbyState.STREAMING]
+        return quorum_needs(node, self.tracker.voters, {self.context.node_id, *following})
 
     async def _tidy(self) -> None:
         """Drop the log that nobody needs; checkpoint the shard that holds most of it back."""

@@ -5,8 +5,8 @@ the shard itself stores: a shard's row moves only when that shard is written, so
 own write in a busy group would find an idle shard's row behind for ever. Taken before the snapshot, it is a
 lower bound: the snapshot holds everything up to it, and perhaps more.
 
-On a standby that "more" is committed. Where the group is led, SQLite has it before a quorum does: there a
-read is handed out only once the position of the shard's own row may be seen.
+That "more" may not be committed yet: where the group is led SQLite has it before a quorum does, and a resync
+that a quorum needs may be ahead of it. So a read is handed out only once the shard's own row may be seen.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class AppliedPositions:
 
     def __init__(self, shard_group_count: int) -> None:
         self._groups = [PositionWaiters() for _ in range(shard_group_count)]
+        self._visible = [PositionWaiters() for _ in range(shard_group_count)]
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
-        self._written_ahead: set[int] = set()
         self.timeouts = 0
 
     @property
@@ -92,12 +92,17 @@ class AppliedPositions:
         """How far a group's shards on this node are, as far as they may be seen; `(0, 0)` until something was."""
         return self._groups[group].applied
 
-    def write_ahead(self, group: int) -> None:
-        """Take note that this node leads a group: its shards hold more than may be seen."""
-        self._written_ahead.add(group)
+    def advance(self, group: int, position: Position) -> None:
+        """Say that every shard of a group contains everything up to `position`, and that it may be seen."""
+        self._release(self._groups[group].advance(position))
+        self.reveal(group, position)
+
+    def reveal(self, group: int, position: Position) -> None:
+        """Say that everything up to `position` may be seen, whichever shards contain it."""
+        self._release(self._visible[group].advance(position))
 
     async def until_visible(self, group: int, read_at: Position | None, deadline_seconds: float) -> None:
-        """Wait until what a read has found may be seen; at once where nothing is written ahead.
+        """Wait until what a read has found may be seen; nearly always at once.
 
         Args:
             group: The group of the shard that was read.
@@ -105,25 +110,19 @@ class AppliedPositions:
             deadline_seconds: How long to wait, 0 to 30.
 
         Raises:
-            Unavailable: What was read is not acknowledged yet; the answer must not be given.
+            Unavailable: What was read is not committed yet; the answer must not be given.
             Overloaded: Too many readers wait.
         """
-        if group not in self._written_ahead or read_at is None:
+        visible = self._visible[group]
+        if read_at is None or read_at <= visible.applied:
             return
         try:
-            await self.wait(group, read_at, deadline_seconds)
-        except PositionNotReached:
+            await self._released(visible, read_at, deadline_seconds)
+        except TimeoutError:
             raise Unavailable(
-                f"the newest writes of group {group} on its primary, up to {read_at}, are not acknowledged yet, "
-                f"only those up to {self.applied(group)}; read a standby, or try again"
+                f"what this node's shard of group {group} holds, up to {read_at}, is not acknowledged yet, only "
+                f"{visible.applied} is; read another node, or try again"
             ) from None
-
-    def advance(self, group: int, position: Position) -> None:
-        """Say that every shard of a group contains everything up to `position`."""
-        for number in self._groups[group].advance(position):
-            future = self._futures.pop(number)
-            if not future.done():
-                future.set_result(None)
 
     async def wait(
         self, group: int, min_position: Position, deadline_seconds: float = DEFAULT_WAIT_SECONDS
@@ -146,26 +145,33 @@ class AppliedPositions:
             )
         waiters = self._groups[group]
         if min_position > waiters.applied:
-            if len(self._futures) >= MAX_WAITERS:
-                raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
-            await self._released(waiters, group, min_position, deadline_seconds)
+            try:
+                await self._released(waiters, min_position, deadline_seconds)
+            except TimeoutError:
+                raise PositionNotReached(
+                    f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
+                    f"within {deadline_seconds:.3g} s"
+                ) from None
         return waiters.applied
 
-    async def _released(
-        self, waiters: PositionWaiters, group: int, min_position: Position, deadline_seconds: float
-    ) -> None:
+    async def _released(self, waiters: PositionWaiters, position: Position, deadline_seconds: float) -> None:
+        if len(self._futures) >= MAX_WAITERS:
+            raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
         number = next(self._numbers)
-        waiters.add(min_position, number)
+        waiters.add(position, number)
         future = self._futures[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(deadline_seconds):
                 await future
         except TimeoutError:
             self.timeouts += 1
-            raise PositionNotReached(
-                f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
-                f"within {deadline_seconds:.3g} s"
-            ) from None
+            raise
         finally:
             if self._futures.pop(number, None) is not None:
-                waiters.discard(min_position, number)
+                waiters.discard(position, number)
+
+    def _release(self, numbers: list[int]) -> None:
+        for number in numbers:
+            future = self._futures.pop(number)
+            if not future.done():
+                future.set_result(None)

@@ -66,6 +66,12 @@ async def stub(
     await reading.close()
 
 
+def reveal_all(applied: AppliedPositions, shards: WrittenShards) -> None:
+    """Everything that was written is committed."""
+    for group, lsn in enumerate(shards.lsns):
+        applied.reveal(group, Position(1, lsn))
+
+
 async def failure(call: Awaitable[Any]) -> HeadwaterError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -92,9 +98,10 @@ async def test_pages_of_sessions_go_through_all_shards_once(
 
 
 async def test_a_session_is_answered_with_everything_about_it(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
     shards.append("session-7", "{}", at=50)
+    reveal_all(applied, shards)
     answer = await stub.GetSession(session_pb2.GetSessionRequest(session_id="session-7"))
     assert answer.session == session_pb2.Session(
         session_id="session-7",
@@ -118,11 +125,12 @@ async def test_the_position_is_the_groups_and_was_taken_before_the_read(
 
 
 async def test_a_transcript_comes_in_pieces_that_fit_together(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
     shards.append("session-1", '{"n":1}', '{"n":2}')
     shards.fold(LAYOUT.shard_of("session-1"))
     shards.append("session-1", '{"n":3}', at=9)
+    reveal_all(applied, shards)
     first = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id="session-1", limit=2))
     assert ([entry.seq for entry in first.entries], first.more) == ([1, 2], True)
     rest = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id="session-1", after_seq=2))
@@ -133,9 +141,10 @@ async def test_a_transcript_comes_in_pieces_that_fit_together(
 
 
 async def test_a_full_answer_fits_into_a_message_of_default_size(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
     shards.append("session-1", *['"' + "x" * 300 + '"'] * 12_000)
+    reveal_all(applied, shards)
     request = session_pb2.GetTranscriptRequest(session_id="session-1", limit=10_000)
     answer = await stub.GetTranscript(request)
     assert answer.more
@@ -232,14 +241,6 @@ async def test_a_node_without_shards_lists_nothing_and_says_why_it_cannot_read_o
     await reading.close()
 
 
-@pytest.fixture
-def led(applied: AppliedPositions) -> AppliedPositions:
-    """The same node as the primary of both groups: its shards run ahead of what may be seen."""
-    for group in range(LAYOUT.shard_group_count):
-        applied.write_ahead(group)
-    return applied
-
-
 def read_of(stub: read_pb2_grpc.ReadingAsyncStub, kind: str, session_id: str, wait_ms: int) -> Awaitable[Any]:
     """One of the reads that show something of a session."""
     match kind:
@@ -256,8 +257,8 @@ def read_of(stub: read_pb2_grpc.ReadingAsyncStub, kind: str, session_id: str, wa
 
 
 @pytest.mark.parametrize("kind", ["sessions", "session", "transcript", "query"])
-async def test_a_primary_shows_no_entry_before_it_is_acknowledged(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, led: AppliedPositions, kind: str
+async def test_no_entry_is_shown_before_it_is_acknowledged(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions, kind: str
 ) -> None:
     shards.append(SESSIONS[0], '{"text":"not acknowledged"}')
     shard = LAYOUT.shard_of(SESSIONS[0])
@@ -266,16 +267,19 @@ async def test_a_primary_shows_no_entry_before_it_is_acknowledged(
     assert "not acknowledged yet" in str(error)
     reading = asyncio.ensure_future(read_of(stub, kind, SESSIONS[0], 20_000))
     async with asyncio.timeout(20):
-        while not led.waiting:
+        while not applied.waiting:
             await asyncio.sleep(0.005)
     assert not reading.done()
-    led.advance(LAYOUT.group_of(shard), shards.position(shard))
+    applied.reveal(LAYOUT.group_of(shard), shards.position(shard))
     await reading
 
 
-async def test_a_standby_shows_what_its_shard_holds_whatever_the_group_has_applied(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+async def test_a_shard_that_a_resync_brought_ahead_of_its_group_is_shown_once_that_is_committed(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
-    shards.append(SESSIONS[0], '{"text":"a resync brought more than the group has applied"}')
+    shards.append(SESSIONS[0], '{"text":"more than the group has applied"}')
+    shard = LAYOUT.shard_of(SESSIONS[0])
+    applied.reveal(LAYOUT.group_of(shard), shards.position(shard))
     answer = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id=SESSIONS[0], wait_ms=1))
     assert len(answer.entries) == 1
+    assert answer.position.position.lsn == shards.position(shard).lsn - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,21 @@ class OnlyResync(ReplicationServicer):
         self.hangs = asyncio.Event()
         self.ended = asyncio.Event()
 
-    async def Resync(  # noqa: N802 - gRPC's name
+    async def Resync(  # type: ignore[override] # noqa: N802 - gRPC's name; the asynchronous form of it
         self, request_iterator: AsyncIterator[pb.ResyncRequest], context: Context
-    ) -> AsyncIterator[pb.ResyncResponse]:
+    ) -> None:
         count = 0
+
+        async def write(response: pb.ResyncResponse) -> None:
+            nonlocal count
+            if count == self.hang_after:
+                self.hangs.set()
+                await asyncio.Event().wait()
+            await context.write(response)
+            count += 1
+
         try:
-            async with aclosing(self.source.serve(request_iterator)) as responses:
-                async for response in responses:
-                    if count == self.hang_after:
-                        self.hangs.set()
-                        await asyncio.Event().wait()
-                    yield response
-                    count += 1
+            await self.source.answer(request_iterator, write)
         except HeadwaterError as error:
             await abort(context, error)
         finally:
@@ -86,7 +88,13 @@ async def servicer(history: History) -> OnlyResync:
         pass
 
     return OnlyResync(
-        ResyncSource(cluster_id=CLUSTER, group=0, shard_paths={SHARD: history.path}, wait_committed=committed)
+        ResyncSource(
+            cluster_id=CLUSTER,
+            group=0,
+            shard_paths={SHARD: history.path},
+            wait_committed=committed,
+            quorum_needs=lambda _: False,
+        )
     )
 
 
@@ -164,3 +172,22 @@ async def test_a_receiver_that_goes_away_frees_the_snapshot_of_the_source(
     assert servicer.source.active == 0
     assert history.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     assert thread.owned.applied is None
+
+
+async def test_a_receiver_that_takes_nothing_more_does_not_hold_the_snapshot(
+    history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+) -> None:
+    history.commit("CREATE TABLE noise (body BLOB)")
+    for _ in range(20):  # far more than gRPC takes ahead of its reader
+        history.commit("INSERT INTO noise VALUES (randomblob(1000000))")
+    servicer.source._message_timeout_seconds = 0.5
+    call: Any = ReplicationStub(channel).Resync()
+    await call.write(pb.ResyncRequest(start=pb.ResyncStart(cluster_id=CLUSTER, node_id="standby-1", shard=SHARD)))
+    await call.write(pb.ResyncRequest(hashes_end=pb.ResyncHashesEnd()))
+    assert (await call.read()).WhichOneof("message") == "snapshot"
+    async with asyncio.timeout(10):
+        while servicer.source.active:
+            await asyncio.sleep(0.01)
+    assert servicer.source.served == 0
+    assert history.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    call.cancel()

@@ -115,10 +115,10 @@ async def primary(
         lambda: GroupDatabase.open(directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20),
         name="group 0",
     )
-    opening_lsn = await thread.run(thread.owned.begin_epoch, "test", ahead)
+    beginning = await thread.run(thread.owned.begin_epoch, "test", ahead)
     loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="loader")
     registry = SessionRegistry(cluster, loader, residency or ResidencySettings(), settings.acknowledgement)
-    tracker = CommitTracker("node-1", frozenset(voters), opening_lsn)
+    tracker = CommitTracker("node-1", frozenset(voters), beginning.opening_lsn)
     visible: list[Position] = []
     writer = GroupWriter(
         thread,

@@ -260,7 +260,7 @@ async def test_a_shard_that_stays_ahead_is_reset(tmp_path: Path, monkeypatch: py
     log.close()
     async with primary(tmp_path, epoch=2) as node:
         kinds = [record.kind for record in node.log.records(last.lsn - 1)]
-        assert kinds == [RecordKind.EPOCH, RecordKind.RESET]
+        assert kinds == [RecordKind.EPOCH, RecordKind.RESET, RecordKind.EPOCH]
         assert await node.texts("a") == [b'{"text":"one"}']
         assert (await node.append("a", "two")).seq == 2
 
