@@ -27,8 +27,8 @@ def majority(voters: int) -> int:
 
 
 def quorum_needs(node: str, voters: Set[str], present: Set[str]) -> bool:
-    """Whether nothing can be committed without `node`: the other voters that are present make no majority."""
-    return node in voters and len((present & voters) - {node}) < majority(len(voters))
+    """Whether `node` makes the difference: the other voters that are present make no majority, with it they do."""
+    return node in voters and len((present & voters) - {node}) == majority(len(voters)) - 1
 
 
 @dataclass(slots=True)

@@ -230,7 +230,7 @@ class LeadingGroup:
                 await wake.wait()
 
     def _quorum_needs(self, node: str) -> bool:
-        """Whether too few voters follow for anything to be committed without `node`."""
+        """Whether nothing can be committed without `node`, as far as streams tell, and something can with it."""
         assert self.tracker is not None, "there is an epoch to commit in"
         assert self.streams is not None, "likewise"
         following = [name for name, one in self.streams.progress.items() if one.state is StandbyState.STREAMING]

@@ -75,7 +75,7 @@ class ResyncSource:
             group: The group that all the shards belong to.
             shard_paths: Where the group's shards are.
             wait_committed: Returns once an lsn of the group is committed.
-            quorum_needs: Whether nothing can be committed now without the node of this name.
+            quorum_needs: Whether it is the node of this name that a majority lacks now.
             commit_wait_seconds: How long to wait for that at most.
             message_timeout_seconds: How long to wait for a receiver to send its next message, or to take one.
         """

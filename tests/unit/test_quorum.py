@@ -61,3 +61,4 @@ def test_a_quorum_needs_a_voter_when_the_others_that_are_present_make_no_majorit
     assert not quorum_needs("b", voters, {"a", "c"})
     assert quorum_needs("b", voters, {"a", "reader"})
     assert not quorum_needs("reader", voters, {"a"})
+    assert not quorum_needs("b", frozenset("abcde"), {"a", "b"})
