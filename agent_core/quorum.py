@@ -5,6 +5,7 @@ Pure decisions. The durable lsns of the voters go in; the lsn up to which everyt
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -23,6 +24,11 @@ class Acknowledgement(StrEnum):
 def majority(voters: int) -> int:
     """How many of `voters` make a majority."""
     return voters // 2 + 1
+
+
+def quorum_needs(node: str, voters: Set[str], present: Set[str]) -> bool:
+    """Whether `node` makes the difference: the other voters that are present make no majority, with it they do."""
+    return node in voters and len((present & voters) - {node}) == majority(len(voters)) - 1
 
 
 @dataclass(slots=True)

@@ -20,16 +20,6 @@ WINDOW_BYTES = 16 << 20
 HEARTBEAT_SECONDS = 0.1
 """How long a stream stays silent at most."""
 
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 4 * MESSAGE_BYTES),
-    ("grpc.max_send_message_length", 4 * MESSAGE_BYTES),
-    # A peer that restarts is found again at once; gRPC's own default waits up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
-"""gRPC options of a channel between nodes; the first two are a server's too."""
-
 
 def to_message(position: Position) -> pb.Position:
     """A position as messages carry it."""

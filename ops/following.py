@@ -73,8 +73,13 @@ class FollowingGroup:
         def applied(position: Position) -> None:
             context.positions.advance(context.group, position)
 
+        def committed(position: Position) -> None:
+            context.positions.reveal(context.group, position)
+
         applied(shards.applied)
+        committed(shards.held)
         shards.on_applied(applied)
+        shards.on_committed(committed)
         heartbeat_seconds = configuration.replication.heartbeat_seconds
         follower = Follower(
             node_id=context.node_id,

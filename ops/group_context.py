@@ -15,7 +15,7 @@ from agent_core.errors import Unavailable
 from agent_core.log.log import ReplicationLog
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
-from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel
 from ops.control.ports import refuses
 from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
@@ -52,14 +52,15 @@ class Peers:
         """The one channel to a node."""
         channel = self._channels.get(node_id)
         if channel is None:
-            channel = grpc.aio.insecure_channel(self.cluster.node(node_id).grpc_address, options=CHANNEL_OPTIONS)
+            address = self.cluster.node(node_id).grpc_address
+            channel = grpc.aio.insecure_channel(address, options=NODE_CHANNEL_OPTIONS)
             self._channels[node_id] = channel
         return channel
 
     async def close(self) -> None:
         """Close every channel."""
         for channel in self._channels.values():
-            await channel.close()
+            await close_channel(channel)
 
 
 @dataclass(slots=True)

@@ -11,16 +11,16 @@ import structlog
 from agent_core.control.cluster_map import Placement
 from agent_core.database.schema import shard_path
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HandedOver, PositionNotReached
+from agent_core.errors import HandedOver
 from agent_core.log.retention import droppable_through
-from agent_core.position import Position
-from agent_core.quorum import CommitTracker
+from agent_core.quorum import CommitTracker, quorum_needs
 from ops.group_context import GroupContext
 from ops.settings import MIB
 from primary.accumulator import BatchLimits
 from primary.electing.lease import Lease
 from primary.greeting import Identity
 from primary.group_database import GroupDatabase
+from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from primary.resync_source import ResyncSource
 from primary.streaming import StandbyStreams, StreamSettings
@@ -29,7 +29,6 @@ from primary.writer import GroupWriter, WriterSettings
 log = structlog.get_logger(__name__)
 
 TIDY_SECONDS = 1.0
-COMMIT_POLL_SECONDS = 1.0
 HAND_OVER_SECONDS = 1.0
 """How long a primary waits until the node that shall follow it holds everything."""
 
@@ -82,6 +81,8 @@ class LeadingGroup:
         self.tracker: CommitTracker | None = None
         self._registry = registry
         self._unlogged = unlogged
+        # What a log begins after was committed before.
+        context.positions.advance(context.group, context.log.base)
         self._thread: DatabaseThread[GroupDatabase] | None = None
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[TermEnded] = self._loop.create_future()
@@ -190,8 +191,8 @@ class LeadingGroup:
             name=f"writer group {context.group}",
         )
         self._thread = thread
-        opening_lsn = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
-        tracker = self.tracker = CommitTracker(context.node_id, voters, opening_lsn)
+        beginning = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
+        tracker = self.tracker = CommitTracker(context.node_id, voters, beginning.opening_lsn)
         streams = self.streams = StandbyStreams(
             Identity(context.cluster.cluster_id, layout, context.group, context.node_id, self.epoch),
             context.log,
@@ -213,6 +214,7 @@ class LeadingGroup:
                 for shard in layout.shards_of(context.group)
             },
             wait_committed=self._wait_committed,
+            quorum_needs=self._quorum_needs,
         )
         limits = configuration.limits
         self.writer = GroupWriter(
@@ -231,12 +233,13 @@ class LeadingGroup:
             on_logged=streams.doorbell.ring,
             on_released=self._registry.released,
             on_committed=self._committed,
+            on_visible=lambda position: context.positions.advance(context.group, position),
         )
         self.writer.start()
-        self._wait_for(f"a quorum must hold the record {self.epoch}:{opening_lsn} that opens epoch {self.epoch}")
+        self._wait_for(f"a quorum must hold what begins epoch {self.epoch}, up to lsn {beginning.last_lsn}")
         self.writer.durable(context.node_id, context.log.durable_lsn)
         streams.doorbell.ring()
-        await self._wait_committed(opening_lsn)
+        await self._wait_committed(beginning.last_lsn)
         self._registry.lead(context.group, self.writer, self.lease)
         self.waiting_for = None
         log.info("leads group", group=context.group, epoch=self.epoch, last=str(context.log.last))
@@ -252,7 +255,6 @@ class LeadingGroup:
 
     def _committed(self, lsn: int) -> None:
         self.context.log.note_committed(lsn)
-        self.context.positions.advance(self.context.group, Position(self.epoch, lsn))
         if self.streams is not None:
             self.streams.doorbell.ring()
 
@@ -266,11 +268,18 @@ class LeadingGroup:
 
     async def _wait_committed(self, lsn: int) -> None:
         assert self.tracker is not None, "there is an epoch to commit in"
-        while self.tracker.committed_lsn < lsn:
-            with contextlib.suppress(PositionNotReached):
-                await self.context.positions.wait(
-                    self.context.group, Position(self.epoch, lsn), COMMIT_POLL_SECONDS
-                )
+        assert self.streams is not None, "likewise"
+        with self.streams.doorbell.listen() as wake:
+            while self.tracker.committed_lsn < lsn:
+                wake.clear()
+                await wake.wait()
+
+    def _quorum_needs(self, node: str) -> bool:
+        """Whether nothing can be committed without `node`, as far as streams tell, and something can with it."""
+        assert self.tracker is not None, "there is an epoch to commit in"
+        assert self.streams is not None, "likewise"
+        following = [name for name, one in self.streams.progress.items() if one.state is StandbyState.STREAMING]
+        return quorum_needs(node, self.tracker.voters, {self.context.node_id, *following})
 
     async def _tidy(self) -> None:
         """Drop the log that nobody needs; checkpoint the shard that holds most of it back."""

@@ -21,6 +21,7 @@ from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
+from agent_core.transport import server_options, stop_server
 from ops.administration import AdministrationService
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
@@ -44,17 +45,9 @@ from replica.reading.sql.limits import SqlLimits
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * MIB
 STOP_SECONDS = 1.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """The database threads give up the interpreter at each SQLite call; the default 5 ms would be their wait."""
-
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Two daemons on one port would otherwise share its connections in silence.
-    ("grpc.so_reuseport", 0),
-)
 
 
 def run(configuration: NodeConfiguration) -> int:
@@ -148,7 +141,7 @@ class Node:
             stack.callback(context.log.close)
             await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
             self._members[group] = GroupMember(context, registry, on_news=control.attending.news)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
         add_SessionsServicer_to_server(
@@ -170,7 +163,7 @@ class Node:
         http = await HttpServer.start(app, self._address.http_address)
         stack.push_async_callback(http.stop)
         await server.start()
-        stack.push_async_callback(server.stop, STOP_SECONDS)
+        stack.push_async_callback(stop_server, server, STOP_SECONDS)
         for member in self._members.values():
             member.start()
             stack.push_async_callback(member.stop, configuration.replication.acknowledgement_timeout_seconds)

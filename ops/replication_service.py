@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from grpc.aio import ServicerContext
@@ -39,9 +38,9 @@ class ReplicationService(ReplicationServicer):
             await abort(context, error)
         await streams.serve(first.hello, request_iterator, context)
 
-    async def Resync(  # noqa: N802 - the name in the proto
+    async def Resync(  # type: ignore[override] # noqa: N802 - as above
         self, request_iterator: AsyncIterator[pb.ResyncRequest], context: ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.ResyncResponse]:
+    ) -> None:
         """One shard's resync."""
         try:
             first = await anext(request_iterator, None)
@@ -50,9 +49,7 @@ class ReplicationService(ReplicationServicer):
             source = self._group(first.start.group).source
             if source is None:
                 raise Unavailable(f"group {first.start.group} is not led from here yet")
-            async with aclosing(source.serve(_with_first(first, request_iterator))) as responses:
-                async for response in responses:
-                    yield response
+            await source.answer(_with_first(first, request_iterator), context.write)
         except HeadwaterError as error:
             await abort(context, error)
 

@@ -17,7 +17,7 @@ import structlog
 from agent_core.cluster import NodeAddress
 from agent_core.database.build import DatabaseError
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError, NotPrimary, SessionNotFound, Unavailable
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, SessionNotFound, Unavailable
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
@@ -99,6 +99,8 @@ class SessionRegistry:
         # Sessions whose actors are on their way up, and what goes on once they are there.
         self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
         self._loads: set[asyncio.Task[None]] = set()
+        # Sessions whose creation was written or soon will be, and is not safe yet: nobody may see them.
+        self._creating: set[str] = set()
         self._news: dict[str, set[News]] = {}
         self.counters = RegistryCounters()
 
@@ -113,6 +115,7 @@ class SessionRegistry:
         self._leases.pop(group, None)
         for session_id in [name for name in self._actors if self._group_of(name) == group]:
             del self._actors[session_id]
+        self._creating = {name for name in self._creating if self._group_of(name) != group}
         for session_id, listeners in self._news.items():
             if self._group_of(session_id) == group:
                 for news in listeners:
@@ -230,16 +233,12 @@ class SessionRegistry:
         session.status = session.status or "idle"
         actor = SessionActor(session, self._layout.shard_of(session_id), self._group_of(session_id))
         self._waiting[session_id] = []
+        self._creating.add(session_id)
         outcome: asyncio.Future[Position] = self._loop.create_future()
         size_bytes = session.ByteSize() + 128
-        writer.submit(
-            Creation(actor, size_bytes, acknowledgement or self._acknowledgement, _FutureSink(outcome), 0)
-        )
-        try:
-            return session, await outcome, True
-        finally:
-            # Failed or unknown: whoever asks next finds in the shard what became of it.
-            self._answer(session_id, self._actors.get(session_id))
+        sink = _CreationSink(outcome, lambda error: self._creation_failed(session_id, error))
+        writer.submit(Creation(actor, size_bytes, acknowledgement or self._acknowledgement, sink, 0))
+        return session, await outcome, True
 
     def released(self, mutation: Mutation) -> None:
         """A mutation is safe: let it be seen. The group writer calls this."""
@@ -250,7 +249,8 @@ class SessionRegistry:
             for news in self._news.get(session_id, ()):
                 news.event.set()
             return
-        if session_id in self._waiting:  # else the creator was told that the outcome is unknown
+        if session_id in self._creating:
+            self._creating.discard(session_id)
             self._come_up(session_id, actor)
 
     @contextmanager
@@ -343,6 +343,9 @@ class SessionRegistry:
         if waiting is not None:
             waiting.append(then)
             return
+        if session_id in self._creating:
+            then(_not_safe_yet(session_id))
+            return
         self._waiting[session_id] = [then]
         task = self._loop.create_task(self._load(session_id), name=f"load {session_id}")
         self._loads.add(task)
@@ -365,16 +368,29 @@ class SessionRegistry:
         self._actors[session_id] = actor
         self._answer(session_id, actor)
 
+    def _creation_failed(self, session_id: str, error: HeadwaterError) -> None:
+        """Its creator was told so; of unknown outcome, it comes up once it is safe, and is not seen before."""
+        if isinstance(error, OutcomeUnknown):
+            self._answer(session_id, _not_safe_yet(session_id))
+        else:
+            self._creating.discard(session_id)
+            self._answer(session_id, None)
+
     def _answer(self, session_id: str, outcome: SessionActor | HeadwaterError | None) -> None:
         for then in self._waiting.pop(session_id, ()):
             then(outcome)
 
 
-class _FutureSink:
-    """One waiting call."""
+def _not_safe_yet(session_id: str) -> Unavailable:
+    return Unavailable(f"the creation of session {session_id!r} is not acknowledged yet; try again")
 
-    def __init__(self, outcome: asyncio.Future[Position]) -> None:
+
+class _CreationSink:
+    """The call that waits for a creation, and whoever must hear of its failure even if that call has gone."""
+
+    def __init__(self, outcome: asyncio.Future[Position], on_failed: Callable[[HeadwaterError], None]) -> None:
         self._outcome = outcome
+        self._on_failed = on_failed
 
     def appended(self, request_id: int, group: int, seq: int, position: Position, *, duplicate: bool) -> None:
         """It is safe."""
@@ -383,5 +399,6 @@ class _FutureSink:
 
     def failed(self, request_id: int, error: HeadwaterError) -> None:
         """It was not acknowledged."""
+        self._on_failed(error)
         if not self._outcome.done():
             self._outcome.set_exception(error)

@@ -80,6 +80,7 @@ class GroupWriter:
         on_logged: Called, on the loop, when the log has grown and may be streamed.
         on_released: Called for each mutation that becomes visible, before its callers hear of it.
         on_committed: Called with the committed lsn when it rises.
+        on_visible: Called with the position up to which readers may see, when it rises.
     """
 
     def __init__(
@@ -91,16 +92,19 @@ class GroupWriter:
         on_logged: Callable[[], None],
         on_released: Callable[[Mutation], None],
         on_committed: Callable[[int], None],
+        on_visible: Callable[[Position], None],
     ) -> None:
         self._thread = thread
         self._tracker = tracker
         self._settings = settings
         self._on_released = on_released
         self._on_committed = on_committed
+        self._on_visible = on_visible
         self._loop = asyncio.get_running_loop()
         self._logged = lambda: self._loop.call_soon_threadsafe(on_logged)
         local = settings.acknowledgement is Acknowledgement.LOCAL
         self._visible_mode = Acknowledgement.LOCAL if local else Acknowledgement.QUORUM
+        self._visible_lsn = 0
         self._accumulator = Accumulator(settings.limits)
         self._unreleased: deque[Transaction] = deque()
         self._unreleased_bytes = 0
@@ -182,6 +186,9 @@ class GroupWriter:
         if self._tracker.durable(node, lsn):
             self._on_committed(self._tracker.committed_lsn)
         visible_lsn = self._tracker.safe_lsn(self._visible_mode)
+        if visible_lsn > self._visible_lsn:
+            self._visible_lsn = visible_lsn
+            self._on_visible(Position(self.database.epoch, visible_lsn))
         released = bool(self._unreleased) and self._unreleased[0].position.lsn <= visible_lsn
         while self._unreleased and self._unreleased[0].position.lsn <= visible_lsn:
             for mutation in self._unreleased.popleft().mutations:

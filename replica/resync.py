@@ -57,6 +57,7 @@ class ShardResync:
         bytes_received: Of responses, as serialized.
         bytes_sent: Of requests, as serialized.
         started_anew: The file could not be read, so an empty one took its place.
+        committed: The source said that what it sent is committed.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ShardResync:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.started_anew = False
+        self.committed = False
         self._answered = asyncio.Event()
         self._over = False
 
@@ -168,6 +170,7 @@ class ShardResync:
             raise Unavailable(
                 f"the source ended the resync of shard {self._applier.shard} before all of it had come"
             )
+        self.committed = incoming.committed
         await self._thread.run(self._applier.finish_replacement, incoming.page_count, incoming.position)
         return incoming.position
 
@@ -208,12 +211,14 @@ class IncomingResync:
         page_count: Pages of the source's snapshot.
         position: The position that it contains.
         ended: The last message came, and everything that was announced is there.
+        committed: The last message said that the snapshot's transactions are committed.
     """
 
     def __init__(self, own_page_count: int) -> None:
         self.page_count = 0
         self.position = Position(0, 0)
         self.ended = False
+        self.committed = False
         self._own_page_count = own_page_count
         self._last_number = 0
         self._received = 0
@@ -273,6 +278,7 @@ class IncomingResync:
                 f"pages {new.start} to {self.page_count} are new to this shard; {missing} of them did not come"
             )
         self.ended = True
+        self.committed = end.committed
 
 
 def requests_for(

@@ -85,6 +85,7 @@ class StandbyGroup:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[Position], None]] = []
+        self._commit_listeners: list[Callable[[Position], None]] = []
         self._task: asyncio.Task[None] | None = None
         self.applied = applied
         self.trouble: str | None = None
@@ -180,14 +181,32 @@ class StandbyGroup:
         """Call `listener` with the applied position whenever it changes."""
         self._listeners.append(listener)
 
+    def on_committed(self, listener: Callable[[Position], None]) -> None:
+        """Call `listener` with the position up to which the group is known to be committed, when it rises."""
+        self._commit_listeners.append(listener)
+
+    @property
+    def held(self) -> Position:
+        """The furthest that a shard is, as far as this node's log tells of it.
+
+        What an earlier process applied was committed. So was, by a majority of logs, what a resync brought before
+        its commit, once it stands in this log: no other history can win any more.
+        """
+        history = self._log.epochs
+        rows = [applier.applied for applier in self.appliers.values() if applier.applied is not None]
+        told = [row for row in rows if row.lsn <= history.base.lsn or history.epoch_at(row.lsn) == row.epoch]
+        return max([self.applied, *told])
+
     def begin_stream(self, epoch: int) -> None:
         """From now on the primary of `epoch` is followed."""
         self._epoch = epoch
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""
-        self._known_committed_lsn = max(self._known_committed_lsn, lsn)
         self._log.note_committed(lsn)
+        if lsn > self._known_committed_lsn:
+            self._known_committed_lsn = lsn
+            self._tell_committed(Position(self._epoch, lsn))
         if self.applied.lsn < self.committed_lsn:
             self._wake.set()
 
@@ -322,6 +341,8 @@ class StandbyGroup:
         resync = self._resync_of(applier, self._thread)
         position = await resync.run(self._exchange)
         self._resynced_in[shard] = epoch
+        if resync.committed:
+            self._tell_committed(position)
         self._broken.pop(shard, None)
         if self._resets.get(shard, position.lsn + 1) <= position.lsn:
             del self._resets[shard]
@@ -368,6 +389,10 @@ class StandbyGroup:
     def _reached(self, position: Position) -> None:
         self.applied = position
         self._notify()
+
+    def _tell_committed(self, position: Position) -> None:
+        for listener in self._commit_listeners:
+            listener(position)
 
     def _notify(self) -> None:
         for listener in self._listeners:

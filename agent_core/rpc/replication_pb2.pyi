@@ -504,20 +504,26 @@ Global___ResyncPages: _TypeAlias = ResyncPages  # noqa: Y015
 
 @_typing.final
 class ResyncEnd(_message.Message):
-    """Every differing page was sent and the snapshot's transactions are committed."""
+    """Every differing page was sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGES_SENT_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
     pages_sent: _builtins.int
+    committed: _builtins.bool
+    """The snapshot's transactions are committed. If not, nothing can be committed without the receiver, and it must
+    show nothing of the shard until they are.
+    """
     def __init__(
         self,
         *,
         pages_sent: _builtins.int = ...,
+        committed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pages_sent", b"pages_sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "pages_sent", b"pages_sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

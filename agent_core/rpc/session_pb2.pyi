@@ -339,7 +339,10 @@ class AppendRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
-    """Chosen by the caller to match a result to its request; echoed."""
+    """Chosen by the caller to match a result to its request; echoed. On a stream, ids rise; an append that is
+    repeated keeps its id. When an append is refused and may be repeated, those of its session that are under
+    way behind it are refused too, until one of them comes again.
+    """
     session_id: _builtins.str
     kind: _builtins.str
     payload_json: _builtins.bytes

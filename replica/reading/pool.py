@@ -80,8 +80,8 @@ class ReadPool:
 
     async def read_each(
         self, shards: Sequence[int], function: Callable[[Connection], Result], *, empty: Result
-    ) -> list[Result]:
-        """Run `function` within one snapshot of each of many shards; results in the order of `shards`.
+    ) -> list[tuple[Result, Position | None]]:
+        """Run `function` within one snapshot of each of many shards; what `read` returns, in the order of `shards`.
 
         Each thread takes a share of the shards in one go: a hop between threads costs as much as a short read.
 
@@ -90,10 +90,10 @@ class ReadPool:
         """
         shares = [shards[start :: self._threads] for start in range(min(self._threads, len(shards)))]
 
-        def read_share(share: Sequence[int]) -> dict[int, Result]:
-            return {shard: self._read(shard, function, empty)[0] for shard in share}
+        def read_share(share: Sequence[int]) -> dict[int, tuple[Result, Position | None]]:
+            return {shard: self._read(shard, function, empty) for shard in share}
 
-        by_shard: dict[int, Result] = {}
+        by_shard: dict[int, tuple[Result, Position | None]] = {}
         for results in await asyncio.gather(*(self._submit(share, partial(read_share, share)) for share in shares)):
             by_shard.update(results)
         return [by_shard[shard] for shard in shards]

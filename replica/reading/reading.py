@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from agent_core.database.build import Connection
 from agent_core.errors import InvalidRequest, Unavailable
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout, check_session_id
@@ -20,6 +21,8 @@ from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.workers import QueryResult, SqlWorkers
 
 MAX_SEQ = 2**63 - 1
+
+Result = TypeVar("Result")
 
 
 class SessionList(NamedTuple):
@@ -116,14 +119,17 @@ class Reading:
         for group in min_positions or ():
             if group not in groups:
                 raise InvalidRequest(f"min_position names group {group}; this cluster has 0 to {groups[-1]}")
-        await self._wait(min_positions or {}, wait_seconds)
+        deadline = _Deadline.after(wait_seconds)
+        await self._wait(min_positions or {}, deadline)
         positions = [GroupPosition(group, self.applied.applied(group)) for group in groups]
-        pages = await self.pool.read_each(
+        reads = await self.pool.read_each(
             range(self.layout.shard_count),
             partial(queries.sessions_of_shard, wanted=wanted, after=after, page_size=page_size),
             empty=SessionPage([], more=False),
         )
-        sessions, more = queries.merge_sessions(pages, page_size)
+        for shard, (_, read_at) in enumerate(reads):
+            await self._until_visible(shard, read_at, deadline)
+        sessions, more = queries.merge_sessions([page for page, _ in reads], page_size)
         token = encode_page_token(PageKey(sessions[-1].updated_at_ms, sessions[-1].session_id)) if more else ""
         return SessionList(sessions, token, positions)
 
@@ -136,8 +142,9 @@ class Reading:
             SessionNotFound: There is no session of this id, as far as this node has applied.
         """
         shard = self.layout.shard_of(check_session_id(session_id))
-        position = await self._position(shard, min_position, wait_seconds)
-        overview, _ = await self.pool.read(shard, partial(queries.session, session_id=session_id))
+        deadline = _Deadline.after(wait_seconds)
+        position = await self._position(shard, min_position, deadline)
+        overview = await self._read(shard, partial(queries.session, session_id=session_id), deadline)
         return SessionAnswer(overview, position)
 
     async def transcript(
@@ -159,9 +166,10 @@ class Reading:
             raise InvalidRequest(f"limit is {limit}; allowed are 1 to {queries.MAX_TRANSCRIPT_LIMIT}")
         if not 0 <= after_seq <= MAX_SEQ:
             raise InvalidRequest(f"after_seq is {after_seq}; allowed are 0 to {MAX_SEQ}")
-        position = await self._position(shard, min_position, wait_seconds)
-        page, _ = await self.pool.read(
-            shard, partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit)
+        deadline = _Deadline.after(wait_seconds)
+        position = await self._position(shard, min_position, deadline)
+        page = await self._read(
+            shard, partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit), deadline
         )
         return TranscriptAnswer(page.entries, page.more, position)
 
@@ -182,7 +190,7 @@ class Reading:
             QueryRefused: The statement is wrong, or does anything but read.
             QueryLimit: It needs more time, memory or size than it may have.
         """
-        position = await self._position(self.checked_shard(shard), min_position, wait_seconds)
+        position = await self._position(self.checked_shard(shard), min_position, _Deadline.after(wait_seconds))
         path = self.pool.path(shard)
         if not path.exists():
             raise Unavailable(f"shard {shard} has not arrived on this node yet")
@@ -190,6 +198,8 @@ class Reading:
             result = await self.sql_workers.query(
                 path, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds
             )
+        # The worker cannot say where its snapshot stood; the shard's row now is at or past that.
+        await self._read(shard, _nothing, _Deadline.after(wait_seconds))
         return QueryAnswer(result, shard, position)
 
     def checked_shard(self, shard: int) -> int:
@@ -205,17 +215,48 @@ class Reading:
             )
         return shard
 
-    async def _position(
-        self, shard: int, min_position: Position | None, wait_seconds: float | None
-    ) -> GroupPosition:
+    async def _position(self, shard: int, min_position: Position | None, deadline: _Deadline) -> GroupPosition:
         """The position to report for a read that begins after this returns."""
         group = self.layout.group_of(shard)
-        await self._wait({group: min_position or START}, wait_seconds)
+        await self._wait({group: min_position or START}, deadline)
         return GroupPosition(group, self.applied.applied(group))
 
-    async def _wait(self, min_positions: Mapping[int, Position], wait_seconds: float | None) -> None:
-        """Wait for the positions of all groups within one deadline."""
-        seconds = DEFAULT_WAIT_SECONDS if wait_seconds is None else wait_seconds
-        started = time.monotonic()
+    async def _wait(self, min_positions: Mapping[int, Position], deadline: _Deadline) -> None:
+        """Wait for the positions of all groups."""
         for group, min_position in min_positions.items():
-            await self.applied.wait(group, min_position, max(0, seconds - (time.monotonic() - started)))
+            await self.applied.wait(group, min_position, deadline.seconds_left)
+
+    async def _read(self, shard: int, function: Callable[[Connection], Result], deadline: _Deadline) -> Result:
+        # An error needs no wait: a session that is not there was not there before either.
+        result, read_at = await self.pool.read(shard, function)
+        await self._until_visible(shard, read_at, deadline)
+        return result
+
+    async def _until_visible(self, shard: int, read_at: Position | None, deadline: _Deadline) -> None:
+        await self.applied.until_visible(self.layout.group_of(shard), read_at, deadline.seconds_left)
+
+
+class _Deadline(NamedTuple):
+    """When a read stops waiting for positions.
+
+    Attributes:
+        seconds: For how long it waits in all.
+        at: When that is over, on the monotonic clock.
+    """
+
+    seconds: float
+    at: float
+
+    @classmethod
+    def after(cls, wait_seconds: float | None) -> _Deadline:
+        seconds = DEFAULT_WAIT_SECONDS if wait_seconds is None else wait_seconds
+        return cls(seconds, time.monotonic() + seconds)
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of it; all of it where it is out of range, for whoever waits to refuse."""
+        return self.seconds if self.seconds < 0 else max(0.0, self.at - time.monotonic())
+
+
+def _nothing(_: Connection) -> None:
+    """Read no more than the shard's own row."""

@@ -64,6 +64,7 @@ class Primary:
     writer: GroupWriter
     database: GroupDatabase
     log: ReplicationLog
+    visible: list[Position]
     answers: Answers = field(default_factory=Answers)
     requests: int = 0
 
@@ -114,12 +115,13 @@ async def primary(
         lambda: GroupDatabase.open(directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20),
         name="group 0",
     )
-    opening_lsn = await thread.run(thread.owned.begin_epoch, "test", ahead)
+    beginning = await thread.run(thread.owned.begin_epoch, "test", ahead)
     loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="loader")
     registry = SessionRegistry(
         layout, lambda _group: nodes[0], loader, residency or ResidencySettings(), settings.acknowledgement
     )
-    tracker = CommitTracker("node-1", frozenset(voters), opening_lsn)
+    tracker = CommitTracker("node-1", frozenset(voters), beginning.opening_lsn)
+    visible: list[Position] = []
     writer = GroupWriter(
         thread,
         tracker,
@@ -127,12 +129,13 @@ async def primary(
         on_logged=lambda: None,
         on_released=registry.released,
         on_committed=lambda lsn: None,
+        on_visible=visible.append,
     )
     writer.start()
     writer.durable("node-1", log.durable_lsn)
     registry.lead(0, writer, Lease("node-1", frozenset({"node-1"}), lease_seconds=1.0))
     try:
-        yield Primary(registry, writer, thread.owned, log)
+        yield Primary(registry, writer, thread.owned, log, visible)
     finally:
         await writer.drain(0.2)
         registry.step_down(0)

@@ -38,7 +38,11 @@ class Standby:
             self.directory / "log", cluster_id=CLUSTER, group=GROUP, segment_bytes=100_000
         )
         self.source = ResyncSource(
-            cluster_id=CLUSTER, group=GROUP, shard_paths={SHARD: self.history.path}, wait_committed=self._committed
+            cluster_id=CLUSTER,
+            group=GROUP,
+            shard_paths={SHARD: self.history.path},
+            wait_committed=self._committed,
+            quorum_needs=lambda _: False,
         )
         self.source_is_up = True
         self.group: StandbyGroup | None = None
@@ -348,3 +352,33 @@ async def test_whoever_stops_waiting_for_an_ordered_resync_does_not_call_it_off(
         async with asyncio.timeout(0.01):
             await group.order_resync(SHARD)
     assert SHARD in group.unfit_shards()
+
+
+@pytest.mark.parametrize("needed", [True, False])
+async def test_what_a_resync_brings_before_its_commit_is_not_told_as_committed_before_it_is(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch, needed: bool
+) -> None:
+    told: list[Position] = []
+    committed = asyncio.Event()
+
+    async def wait_committed(_: int) -> None:
+        await committed.wait()
+
+    monkeypatch.setattr(standby.source, "_wait_committed", wait_committed)
+    monkeypatch.setattr(standby.source, "_quorum_needs", lambda _: needed)
+    monkeypatch.setattr(standby.source, "_commit_wait_seconds", 0.05 if needed else 10.0)
+    group = await standby.open()
+    group.on_committed(told.append)
+    standby.history.fill(2)
+    last = standby.history.position
+    resync = asyncio.create_task(group.resync([SHARD]))
+    if not needed:
+        assert told == []
+        committed.set()
+    await resync
+    assert group.appliers[SHARD].applied == last
+    assert told == ([] if needed else [last])
+    standby.receive()
+    group.commit(last.lsn)
+    assert told[-1] == last
+    assert group.held == last

@@ -33,6 +33,7 @@ def source_of(
     history: History,
     wait_committed: Callable[[int], Awaitable[object]] = committed_at_once,
     commit_wait_seconds: float = 10,
+    quorum_needs: Callable[[str], bool] = lambda _: False,
     message_timeout_seconds: float = 10,
 ) -> ResyncSource:
     return ResyncSource(
@@ -41,6 +42,7 @@ def source_of(
         shard_paths={SHARD: history.path},
         wait_committed=wait_committed,
         commit_wait_seconds=commit_wait_seconds,
+        quorum_needs=quorum_needs,
         message_timeout_seconds=message_timeout_seconds,
     )
 

@@ -228,11 +228,31 @@ async def test_the_end_waits_for_the_commit_of_what_was_sent(thread: Thread, his
     await assert_identical(thread, history)
 
 
-async def test_the_wait_for_the_commit_has_a_bound(thread: Thread, history: History) -> None:
-    async def never(_: int) -> None:
-        await asyncio.Event().wait()
+async def never_committed(_: int) -> None:
+    await asyncio.Event().wait()
 
-    source = source_of(history, never, commit_wait_seconds=0.05)
-    await resync_of(thread).run(source.serve)
+
+async def test_what_is_not_committed_in_time_is_not_kept(thread: Thread, history: History) -> None:
+    source = source_of(history, never_committed, commit_wait_seconds=0.05)
+    with pytest.raises(Unavailable, match="was not committed in"):
+        await resync_of(thread).run(source.serve)
+    assert (source.sent_uncommitted, source.active) == (0, 0)
+    assert thread.owned.applied is None
+
+
+async def test_a_receiver_without_which_nothing_can_be_committed_does_not_wait_for_itself(
+    thread: Thread, history: History
+) -> None:
+    asked: list[str] = []
+
+    def quorum_needs(node: str) -> bool:
+        asked.append(node)
+        return True
+
+    source = source_of(history, never_committed, commit_wait_seconds=0.05, quorum_needs=quorum_needs)
+    resync = resync_of(thread)
+    await resync.run(source.serve)
     assert source.sent_uncommitted == 1
+    assert len(asked) == 1
+    assert not resync.committed
     await assert_identical(thread, history)
