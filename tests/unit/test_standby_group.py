@@ -1,5 +1,6 @@
 """A standby's shards of one group, with real SQLite files, a real log and a real resync, without a network."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
