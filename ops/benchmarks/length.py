@@ -13,7 +13,7 @@ from ops.benchmarks.load import create_sessions, fill, payloads
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 
-SESSIONS_OF_EACH = 32
+SESSIONS_OF_EACH = 16
 ENTRY_BYTES = 500
 
 

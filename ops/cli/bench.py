@@ -172,7 +172,7 @@ def measure(measurement: Measurement, *, as_json: bool) -> None:
             bar.update(task, description=doing, completed=share)
 
         figures = asyncio.run(measurement(Path(directory), progress=show))
-    report(figures, as_json=as_json)
+    report({"benchmark": click.get_current_context().info_name, **figures}, as_json=as_json)
 
 
 def report(figures: Figures, *, as_json: bool) -> None:
