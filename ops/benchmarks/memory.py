@@ -23,7 +23,7 @@ class MemoryPlan:
     Attributes:
         sessions: Live sessions.
         session_bytes: Payloads of each.
-        entry_bytes: The size of an entry's payload.
+        entry_bytes: The size of an entry's payload; the default is near the mean of coding agents' transcripts.
     """
 
     sessions: int = 1000
