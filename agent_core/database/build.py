@@ -16,7 +16,7 @@ from sqlean import dbapi2
 PAGE_SIZE = 4096
 STATEMENT_CACHE = 256
 WRITING_CACHE_KIB = 2048
-"""SQLite's page cache of each shard that is written. Every shard has one, so it multiplies; 8 MiB was not faster."""
+"""SQLite's page cache of each shard that is written: it multiplies by the shards, and 8 MiB was not faster."""
 
 Connection = sqlite3.Connection
 """What every function here returns: sqlean's connection has the interface of the standard library's."""

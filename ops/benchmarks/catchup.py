@@ -75,7 +75,7 @@ async def measure_catch_up(directory: Path, plan: CatchUpPlan, progress: Progres
                     "seconds_until_hello": start_seconds,
                 }
             )
-    digits = {"pages_mb_per_second": 1, "pages_mb": 1, "seconds": 2, "seconds_until_hello": 2}
+    digits = {"pages_mb_per_second": 1, "pages_mb": 1, "seconds": 3, "seconds_until_hello": 2}
     return {"writers": plan.writers, "entry_bytes": plan.entry_bytes, **over_runs(runs, digits)}
 
 
