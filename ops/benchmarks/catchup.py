@@ -9,24 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import grpc.aio
-
 from agent_core.client import Client
 from agent_core.database.build import PAGE_SIZE
 from agent_core.database.wal import FRAME_SIZE
-from agent_core.rpc.administration_pb2 import StatusRequest, StatusResponse
-from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.benchmarks.figures import MEGABYTE, Figures, Progress, over_runs, unheard
 from ops.benchmarks.load import append_while, create_sessions, payloads, until
 from ops.benchmarks.node_metrics import CAPTURED_BYTES, read_metrics
+from ops.benchmarks.standby import PRIMARY, STANDBY, WITHIN_SECONDS, StandbyWatch, stop_standby
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 
-PRIMARY = "node-1"
-STANDBY = "node-3"
-ASK_SECONDS = 0.02
 MEASURE_WRITTEN_SECONDS = 0.25
-WITHIN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ async def measure_catch_up(directory: Path, plan: CatchUpPlan, progress: Progres
             append_while, client, await create_sessions(client, plan.writers), payloads(plan.entry_bytes)
         )
         for run in range(plan.runs):
-            await cluster.stop_node(STANDBY)
+            await stop_standby(cluster)
             written = await _write_pages(
                 cluster, write, plan.megabytes, partial(progress, f"run {run + 1}: writing")
             )
@@ -109,37 +102,14 @@ async def _write_pages(
 
 async def _catch_up(cluster: LocalCluster) -> tuple[float, float]:
     """Start the standby; returns the seconds until its hello, and from there until it has applied everything."""
-    async with grpc.aio.insecure_channel(cluster.address(PRIMARY).grpc_address) as channel:
-        primary = AdministrationStub(channel)
-
-        async def connected() -> bool:
-            return _is_connected(await primary.Status(StatusRequest()))
-
-        async def caught_up() -> bool:
-            return _has_applied_everything(await primary.Status(StatusRequest()))
-
+    async with StandbyWatch(cluster) as watch:
         started = time.perf_counter()
         starting = asyncio.create_task(cluster.start_node(STANDBY))
         try:
-            await until(connected, every_seconds=ASK_SECONDS, within_seconds=WITHIN_SECONDS)
+            await watch.until_connected()
             said_hello = time.perf_counter()
-            await until(caught_up, every_seconds=ASK_SECONDS, within_seconds=WITHIN_SECONDS)
+            await watch.until_caught_up()
             ended = time.perf_counter()
         finally:
             await starting
     return said_hello - started, ended - said_hello
-
-
-def _is_connected(status: StatusResponse) -> bool:
-    return all(
-        standby.connected for group in status.groups for standby in group.standbys if standby.node_id == STANDBY
-    )
-
-
-def _has_applied_everything(status: StatusResponse) -> bool:
-    return all(
-        standby.connected and standby.applied_lsn >= group.durable.lsn
-        for group in status.groups
-        for standby in group.standbys
-        if standby.node_id == STANDBY
-    )

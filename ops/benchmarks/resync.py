@@ -18,21 +18,17 @@ from agent_core.position import Position
 from ops.benchmarks.figures import MEGABYTE, Figures, Progress, over_runs, unheard
 from ops.benchmarks.load import create_sessions, fill, payloads, until
 from ops.benchmarks.node_metrics import RESYNC_BYTES, RESYNCS, read_metrics
+from ops.benchmarks.standby import ASK_SECONDS, PRIMARY, STANDBY, WITHIN_SECONDS, stop_standby
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.verify import compare_nodes
 
-PRIMARY = "node-1"
-STANDBY = "node-3"
 SESSIONS = 64
 ENTRY_BYTES = 3800
 """A page holds one such entry, so changing entries changes as many pages."""
 
 AHEAD_BY = 1_000_000
 """How far past the log the standby's shard claims to be; no log goes on from there."""
-
-ASK_SECONDS = 0.02
-WITHIN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ async def measure_resync(directory: Path, plan: ResyncPlan, progress: Progress =
         await fill(client, sessions, payloads(ENTRY_BYTES), entries, partial(progress, "writing the shard"))
         for run in range(plan.runs):
             progress(f"run {run + 1}", run / plan.runs)
-            await cluster.stop_node(STANDBY)
+            await stop_standby(cluster)
             changed = await asyncio.to_thread(diverge, _shard_file(cluster), plan.differing_share)
             shard_bytes = _shard_file(cluster).stat().st_size
             received, seconds = await _resync(cluster)

@@ -13,10 +13,13 @@ from agent_core.database.build import open_for_writing
 from agent_core.database.pages import PAGE_HASH_BYTES, page_hashes
 from agent_core.database.schema import migrate, read_position
 from agent_core.position import Position
+from agent_core.rpc import replication_pb2 as pb
+from agent_core.rpc.administration_pb2 import GroupStatus, StandbyStatus, StatusResponse
 from ops.benchmarks.figures import over_runs, percentile
 from ops.benchmarks.load import payloads, until
 from ops.benchmarks.node_metrics import parse
 from ops.benchmarks.resync import AHEAD_BY, diverge
+from ops.benchmarks.standby import STANDBY, is_caught_up, is_connected
 from ops.cli.main import main
 
 BENCHMARKS = ("append", "lag", "length", "catchup", "resync", "memory")
@@ -101,6 +104,28 @@ def test_a_diverged_shard_differs_in_the_share_asked_for_and_claims_to_be_ahead(
     connection = open_for_writing(path)
     assert read_position(connection) == Position(3, 70 + AHEAD_BY)
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("connected", "applied_lsn", "expected"),
+    [(True, 9, (True, True)), (True, 8, (True, False)), (False, 9, (False, False))],
+)
+def test_a_standby_has_caught_up_when_it_is_connected_and_holds_the_primarys_log_in_every_group(
+    connected: bool, applied_lsn: int, expected: tuple[bool, bool]
+) -> None:
+    def group(*, connected: bool, applied_lsn: int) -> GroupStatus:
+        return GroupStatus(
+            durable=pb.Position(epoch=1, lsn=9),
+            standbys=[
+                StandbyStatus(node_id="node-2"),
+                StandbyStatus(node_id=STANDBY, connected=connected, applied_lsn=applied_lsn),
+            ],
+        )
+
+    status = StatusResponse(
+        groups=[group(connected=True, applied_lsn=9), group(connected=connected, applied_lsn=applied_lsn)]
+    )
+    assert (is_connected(status), is_caught_up(status)) == expected
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
