@@ -37,7 +37,7 @@ check: setup ## Lint, types, formatting, generated code up to date.
 	@$(MAKE) --no-print-directory STUBS=$$(mktemp -d) check-stubs
 
 bench: setup ## Measure speed and size; prints JSON.
-	@for what in append lag; do $(BIN)/headwater bench $$what --json || exit 1; done
+	@for what in append lag length catchup resync memory; do $(BIN)/headwater bench $$what --json || exit 1; done
 
 proto: setup ## Generate agent_core/rpc from proto/.
 	@$(MAKE) --no-print-directory STUBS=. generate-stubs

@@ -239,7 +239,7 @@ def test_a_written_configuration_reads_back_as_it_was(file: Path, tmp_path: Path
     overrides = {
         "cluster": {"shard_count": 8, "shard_group_count": 2},
         "election": {"raft_password": "hush"},
-        "replication": {"heartbeat_seconds": 0.25},
+        "replication": {"heartbeat_seconds": 0.15},
         "log": {"format": "json"},
     }
     configuration = load(file, overrides)
