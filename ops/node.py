@@ -126,6 +126,7 @@ class Node:
             sql_limits=SqlLimits(
                 limits.sql_seconds, limits.sql_rows, limits.sql_result_bytes, limits.sql_memory_mib * MIB
             ),
+            age_of=self._age_of,
         )
         stack.push_async_callback(reading.close)
         self._state = NodeState(configuration, registry, reading, self._leading, self._following)
@@ -172,6 +173,11 @@ class Node:
         stack.push_async_callback(_cancel, tasks)
         for leading in self._leading.values():
             stack.push_async_callback(leading.stop, configuration.replication.acknowledgement_timeout_seconds)
+
+    def _age_of(self, group: int) -> float:
+        """How old what this node has of a group is, in seconds: nothing is older where it leads."""
+        following = self._following.get(group)
+        return 0.0 if following is None else following.follower.lag().seconds
 
     async def _lead(self, leading: LeadingGroup) -> None:
         try:
