@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc.aio
 import structlog
 import uvloop
+from fastapi import APIRouter
 
 from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
@@ -21,6 +22,7 @@ from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
 from ops.administration import AdministrationService
+from ops.cluster_routes import cluster_routes
 from ops.data_directory import DataDirectory, Identity
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext, Peers
@@ -151,9 +153,12 @@ class Node:
         add_ReplicationServicer_to_server(ReplicationService(self._leading, voters), server)
         add_AdministrationServicer_to_server(AdministrationService(configuration, self._state.snapshot), server)
         _listen(server, self._address.grpc_address)
+        routes = APIRouter()
+        routes.include_router(reading_routes(reading))
+        routes.include_router(cluster_routes(self._state.snapshot, self._cluster))
         app = build_app(
             self._state.snapshot,
-            routes=reading_routes(reading),
+            routes=routes,
             max_request_bytes=configuration.limits.request_bytes,
         )
         http = await HttpServer.start(app, self._address.http_address)
