@@ -275,6 +275,8 @@ class ListSessionsRequest(_message.Message):
     MIN_POSITIONS_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
+    UPDATED_AFTER_MS_FIELD_NUMBER: _builtins.int
+    UPDATED_BEFORE_MS_FIELD_NUMBER: _builtins.int
     workspace: _builtins.str
     status: _builtins.str
     model: _builtins.str
@@ -286,6 +288,10 @@ class ListSessionsRequest(_message.Message):
     wait_ms: _builtins.int
     max_staleness_ms: _builtins.int
     """0: any age"""
+    updated_after_ms: _builtins.int
+    """0: any"""
+    updated_before_ms: _builtins.int
+    """0: any"""
     @_builtins.property
     def min_positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPosition]: ...
     def __init__(
@@ -300,10 +306,12 @@ class ListSessionsRequest(_message.Message):
         min_positions: _abc.Iterable[Global___GroupPosition] | None = ...,
         wait_ms: _builtins.int = ...,
         max_staleness_ms: _builtins.int = ...,
+        updated_after_ms: _builtins.int = ...,
+        updated_before_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness_ms", b"max_staleness_ms", "min_positions", b"min_positions", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "text", b"text", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness_ms", b"max_staleness_ms", "min_positions", b"min_positions", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "text", b"text", "updated_after_ms", b"updated_after_ms", "updated_before_ms", b"updated_before_ms", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

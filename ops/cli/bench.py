@@ -10,6 +10,7 @@ import click
 import orjson
 
 from ops.benchmarks import AppendPlan, measure_appends, measure_lag
+from ops.dashboard_benchmark import measure_dashboards
 
 
 @click.group()
@@ -43,6 +44,25 @@ def lag(rate: int, seconds: float, as_json: bool) -> None:
     """From an append's acknowledgement to its being visible on a standby."""
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
         report(asyncio.run(measure_lag(Path(directory), rate=rate, seconds=seconds)), as_json=as_json)
+
+
+@bench.command()
+@click.option("--rate", type=click.IntRange(1, 20_000), default=200, show_default=True, help="Appends per second.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Each round's length."
+)
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--queries", type=click.IntRange(1, 100), default=10, show_default=True, help="Heavy ones at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def dashboards(rate: int, seconds: float, rounds: int, queries: int, as_json: bool) -> None:
+    """Append latency and lag, with and without heavy queries over all shards of a standby."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
+        report(
+            asyncio.run(
+                measure_dashboards(Path(directory), rate=rate, seconds=seconds, rounds=rounds, queries=queries)
+            ),
+            as_json=as_json,
+        )
 
 
 def report(figures: dict[str, object], *, as_json: bool) -> None:

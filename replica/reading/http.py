@@ -69,13 +69,15 @@ def _session_routes(reading: Reading) -> APIRouter:
         status: str = "",
         model: str = "",
         text: Annotated[str, Query(description="Substring of the title or of the session id.")] = "",
+        updated_after_ms: Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)] = 0,
+        updated_before_ms: Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)] = 0,
         page_size: Annotated[int, Query(ge=1, le=queries.MAX_PAGE_SIZE)] = queries.DEFAULT_PAGE_SIZE,
         page_token: Annotated[str, Query(description="next_page_token of the page before.")] = "",
         demanded: Demanded,
     ) -> Response:
         """Sessions of all shards, most recently updated first."""
         page = await reading.sessions(
-            SessionFilter(workspace, status, model, text),
+            SessionFilter(workspace, status, model, text, updated_after_ms, updated_before_ms),
             page_size=page_size,
             page_token=page_token,
             demand=demanded.of(range(layout.shard_group_count)),

@@ -57,7 +57,14 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
             HeadwaterError: As `Reading.sessions`.
         """
         page = await self._reading.sessions(
-            SessionFilter(request.workspace, request.status, request.model, request.text),
+            SessionFilter(
+                request.workspace,
+                request.status,
+                request.model,
+                request.text,
+                request.updated_after_ms,
+                request.updated_before_ms,
+            ),
             page_size=request.page_size or DEFAULT_PAGE_SIZE,
             page_token=request.page_token,
             demand=Demand(

@@ -114,7 +114,7 @@ async def test_a_query_reads_the_views_of_a_shard(workers: SqlWorkers, shard: Pa
         ),
         ("SELECT seq, row_number() OVER (ORDER BY seq DESC) FROM transcript WHERE seq < 3", None, [[2, 1], [1, 2]]),
         ("SELECT name FROM pragma_table_info('entry_tail')", None, [["id"], ["first_entry"]]),
-        ("PRAGMA index_list(sessions)", None, [[0, "sqlite_autoindex_sessions_1", 1, "u", 0]]),
+        ("PRAGMA index_list(entry_index)", None, [[0, "sqlite_autoindex_entry_index_1", 1, "pk", 0]]),
         ("PRAGMA page_size", None, [[4096]]),
         ("SELECT 1 WHERE 0", None, []),
         ("SELECT 1;  -- a comment", None, [[1]]),

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from agent_core.client import Client, Reader
+from agent_core.rpc.read_pb2 import FollowEvent
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import SubscribeRequest
 from ops.cluster_files import ClusterPlan
@@ -102,7 +103,9 @@ async def test_a_session_is_followed_over_grpc(load: Load) -> None:
         seen: list[int] = []
         async with asyncio.timeout(30):
             while len(seen) < 50:
-                seen += [entry.seq for entry in (await call.read()).entries]
+                event = await call.read()
+                assert isinstance(event, FollowEvent)
+                seen += [entry.seq for entry in event.entries]
         call.cancel()
     assert seen == list(range(11, 11 + len(seen)))
 
