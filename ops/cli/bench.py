@@ -11,6 +11,7 @@ import orjson
 
 from ops.benchmarks import AppendPlan, measure_appends, measure_lag
 from ops.dashboard_benchmark import measure_dashboards
+from ops.session_list_benchmark import measure_session_list
 
 
 @click.group()
@@ -61,6 +62,21 @@ def dashboards(rate: int, seconds: float, rounds: int, queries: int, as_json: bo
             asyncio.run(
                 measure_dashboards(Path(directory), rate=rate, seconds=seconds, rounds=rounds, queries=queries)
             ),
+            as_json=as_json,
+        )
+
+
+@bench.command()
+@click.option("--sessions", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True)
+@click.option(
+    "--requests", type=click.IntRange(10, 100_000), default=200, show_default=True, help="For each filter."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sessions(sessions: int, requests: int, as_json: bool) -> None:
+    """The first page of the session list over HTTP, by filter; 16 shards, no cluster."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
+        report(
+            asyncio.run(measure_session_list(Path(directory), sessions=sessions, requests=requests)),
             as_json=as_json,
         )
 
