@@ -27,7 +27,12 @@ setup: $(VENV)/.installed ## Create .venv and install what the lock file names.
 demo: setup ## Start a primary and two standbys, load them, and compare them (DEMO_SECONDS=20 ends by itself).
 	@$(BIN)/headwater demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-test: setup ## Run every test.
+tools:
+	@command -v sqlite3 >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq sqlite3; \
+	  else echo "The tests read shards with the sqlite3 shell: install the package sqlite3"; exit 1; fi; }
+
+test: setup tools ## Run every test.
 	$(BIN)/python -m pytest
 
 check: setup ## Lint, types, formatting, generated code up to date.
@@ -37,7 +42,7 @@ check: setup ## Lint, types, formatting, generated code up to date.
 	@$(MAKE) --no-print-directory STUBS=$$(mktemp -d) check-stubs
 
 bench: setup ## Measure speed and size; prints JSON.
-	@for what in append lag length catchup resync memory; do $(BIN)/headwater bench $$what --json || exit 1; done
+	@for what in append lag length catchup resync memory dashboards sessions; do $(BIN)/headwater bench $$what --json || exit 1; done
 
 proto: setup ## Generate agent_core/rpc from proto/.
 	@$(MAKE) --no-print-directory STUBS=. generate-stubs
@@ -57,4 +62,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench proto generate-stubs check-stubs lock clean
+.PHONY: help setup demo tools test check bench proto generate-stubs check-stubs lock clean

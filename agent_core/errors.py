@@ -9,6 +9,7 @@
     ├── WriteFailed             the shard refused the transaction; nothing was written
     ├── OutcomeUnknown          written here, not known to be safe; the same idempotency key may be retried
     ├── PositionNotReached      min_position was not applied within the wait
+    ├── TooStale                the node's state stayed older than max_staleness allows
     ├── PositionCompacted       the log no longer holds the records after the asked position
     ├── QueryRefused            SQL that is not a plain read
     ├── QueryLimit              SQL that ran out of its time, memory or size
@@ -104,6 +105,15 @@ class PositionNotReached(HeadwaterError):
     """The standby did not reach the asked position in time."""
 
     code = "position_not_reached"
+    retry = True
+    status = grpc.StatusCode.DEADLINE_EXCEEDED
+    http_status = 503
+
+
+class TooStale(HeadwaterError):
+    """The node is further behind its primary than the reader allows."""
+
+    code = "too_stale"
     retry = True
     status = grpc.StatusCode.DEADLINE_EXCEEDED
     http_status = 503

@@ -53,6 +53,7 @@ class LeadingGroup:
         epoch: The epoch.
         waiting_for: Why the group is not served yet; None once it is.
         lease: How long reads may be answered without asking anybody.
+        began_at: When this node began to lead, on the loop's clock.
         writer: The group's writer, once its epoch is open.
         streams: The streams to its standbys, likewise.
         source: Serves resyncs of its shards, likewise.
@@ -86,7 +87,7 @@ class LeadingGroup:
         self._thread: DatabaseThread[GroupDatabase] | None = None
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[TermEnded] = self._loop.create_future()
-        self._began_at = self._loop.time()
+        self.began_at = self._loop.time()
         self._trouble_since: float | None = None
         context.voter.on_raised(self._fenced)
 
@@ -153,7 +154,7 @@ class LeadingGroup:
             now = self._loop.time()
             if self.lease.valid(now):
                 self.context.voter.watch.heard(now)
-            elif now - max(self.lease.valid_until(), self._began_at) >= timeout:
+            elif now - max(self.lease.valid_until(), self.began_at) >= timeout:
                 self._end(TermEnded(f"no majority of the voters was heard for {timeout:g} s"))
             trouble = self.writer.trouble or self.writer.failure if self.writer is not None else None
             if trouble is None:

@@ -72,6 +72,7 @@ class GroupMember:
         self._nominated = asyncio.Event()
         self._nomination = 0
         self._hand_over: asyncio.Future[HandOverRequest] | None = None
+        self._followed_at = self._loop.time()
         self._answered = 0
         self._sealed_epoch = 0
         self._unable_until = float("-inf")
@@ -126,6 +127,17 @@ class GroupMember:
             answered=self._answered,
             able=following is not None and following.able and self._loop.time() >= self._unable_until,
         )
+
+    @property
+    def age_seconds(self) -> float:
+        """How old what this node has of the group is: the lag of a standby, a primary's time without its lease."""
+        if self.leading is not None:
+            led_until = max(self.leading.lease.valid_until(), self.leading.began_at)
+            return max(0.0, self._loop.time() - led_until)
+        if self.following is not None:
+            self._followed_at = self._loop.time()
+            return self.following.follower.lag().seconds
+        return self._loop.time() - self._followed_at
 
     def not_ready(self) -> Iterator[str]:
         """Why the group is not served from here as it should be, as far as that is not its role's own matter."""

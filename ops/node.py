@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc.aio
 import structlog
 import uvloop
+from fastapi import APIRouter
 
 from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
@@ -23,6 +24,7 @@ from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_serve
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
 from agent_core.transport import server_options, stop_server
 from ops.administration import AdministrationService
+from ops.cluster_routes import cluster_routes
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
@@ -124,6 +126,7 @@ class Node:
             sql_limits=SqlLimits(
                 limits.sql_seconds, limits.sql_rows, limits.sql_result_bytes, limits.sql_memory_mib * MIB
             ),
+            age_of=self._age_of,
         )
         stack.push_async_callback(reading.close)
         self._state = NodeState(configuration, registry, reading, self._members)
@@ -155,9 +158,16 @@ class Node:
         administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
         add_AdministrationServicer_to_server(administration, server)
         _listen(server, self._address.grpc_address)
+
+        def primary_name(group: int) -> str:
+            return view.placement(group).primary or ""
+
+        routes = APIRouter()
+        routes.include_router(reading_routes(reading))
+        routes.include_router(cluster_routes(self._state.snapshot, self._cluster, primary_name))
         app = build_app(
             self._state.snapshot,
-            routes=reading_routes(reading),
+            routes=routes,
             max_request_bytes=configuration.limits.request_bytes,
         )
         http = await HttpServer.start(app, self._address.http_address)
@@ -175,6 +185,9 @@ class Node:
     def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
         primary = view.placement(group).primary
         return self._cluster.node(primary) if primary is not None else None
+
+    def _age_of(self, group: int) -> float:
+        return self._members[group].age_seconds
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

@@ -26,10 +26,15 @@ MAX_WAITERS = 10_000
 
 
 class GroupPosition(NamedTuple):
-    """A position together with the group whose history it belongs to."""
+    """A position together with the group whose history it belongs to.
+
+    Attributes:
+        age_seconds: For how long the group's primary may have held more than this; 0 on the primary itself.
+    """
 
     group: int
     position: Position
+    age_seconds: float = 0.0
 
 
 class _Waiter(NamedTuple):

@@ -47,6 +47,16 @@ class FakeReading(ReadingServicer):
     ) -> session_pb2.GetTranscriptResponse:
         return await self._primary.GetTranscript(request, context)
 
+    async def GetToolCalls(  # noqa: N802 - gRPC's name
+        self, request: read_pb2.GetToolCallsRequest, context: Context
+    ) -> read_pb2.GetToolCallsResponse:
+        return read_pb2.GetToolCallsResponse()
+
+    async def Follow(  # noqa: N802 - gRPC's name
+        self, request: session_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[read_pb2.FollowEvent]:
+        yield read_pb2.FollowEvent()
+
     async def Query(  # noqa: N802 - gRPC's name
         self, request: read_pb2.QueryRequest, context: Context
     ) -> read_pb2.QueryResponse:
@@ -201,7 +211,7 @@ async def test_a_query_is_printed_as_a_table_as_json_and_as_csv(node: Node) -> N
     where = ("--node", node.address)
     table = await headwater("query", "SELECT 1", *where)
     assert "mess\\u001bage" in table.stdout
-    assert "2 rows, shard 0" in table.stderr
+    assert "2 rows, all shards" in table.stderr
     as_json = await headwater("query", "SELECT 1", "--json", *where)
     assert json.loads(as_json.stdout)["rows"] == [["mess\x1bage", 2], [None, 0]]
     as_csv = await headwater("query", "SELECT 1", "--csv", *where)

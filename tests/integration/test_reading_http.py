@@ -16,7 +16,8 @@ from agent_core.routing import ShardLayout
 from ops.http import build_app
 from ops.node_snapshot import NodeSnapshot
 from replica.reading import http_models as models
-from replica.reading.http import POSITION_HEADER, parse_min_positions, reading_routes
+from replica.reading.http import reading_routes
+from replica.reading.http_freshness import POSITION_HEADER, parse_min_positions
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from tests.reading_shards import WrittenShards
@@ -50,7 +51,7 @@ async def client(tmp_path: Path, shards: WrittenShards) -> AsyncIterator[httpx.A
 
 def group_position(session_id: str) -> dict[str, Any]:
     group = LAYOUT.group_of(LAYOUT.shard_of(session_id))
-    return {"group": group, "position": ["1:40", "2:50"][group]}
+    return {"group": group, "position": ["1:40", "2:50"][group], "age_seconds": 0.0}
 
 
 async def test_sessions_are_listed_in_pages(client: httpx.AsyncClient) -> None:
@@ -60,7 +61,10 @@ async def test_sessions_are_listed_in_pages(client: httpx.AsyncClient) -> None:
     assert [session.session_id for session in page.sessions] == ["session-1", "session-4", "session-3"]
     assert page.sessions[0].entry_count == 2
     assert page.sessions[0].metadata == {}
-    assert first.json()["positions"] == [{"group": 0, "position": "1:40"}, {"group": 1, "position": "2:50"}]
+    assert first.json()["positions"] == [
+        {"group": 0, "position": "1:40", "age_seconds": 0.0},
+        {"group": 1, "position": "2:50", "age_seconds": 0.0},
+    ]
     assert first.headers[POSITION_HEADER] == "0=1:40, 1=2:50"
     rest = await client.get(
         "/v1/sessions",
@@ -109,7 +113,7 @@ async def test_sql_is_answered_with_rows(client: httpx.AsyncClient, method: str)
         "row_count": 1,
         "truncated": False,
         "shard": LAYOUT.shard_of("session-1"),
-        "position": group_position("session-1"),
+        "positions": [group_position("session-1")],
     }
     assert response.headers[POSITION_HEADER].endswith(group_position("session-1")["position"])
 
@@ -136,8 +140,7 @@ async def test_the_workspace_shard_is_asked_by_name(client: httpx.AsyncClient) -
         ("/v1/sessions/session-1/transcript?after_seq=-1", 400, "invalid_request", "after_seq"),
         ("/v1/sessions/session-1/transcript?after_seq=9223372036854775808", 400, "invalid_request", "after_seq"),
         ("/v1/query?shard=0", 400, "invalid_request", "sql is missing"),
-        ("/v1/query?sql=SELECT+1", 400, "invalid_request", "exactly one of shard, session_id and workspace"),
-        ("/v1/query?sql=SELECT+1&shard=0&session_id=a", 400, "invalid_request", "exactly one"),
+        ("/v1/query?sql=SELECT+1&shard=0&session_id=a", 400, "invalid_request", "at most one"),
         ("/v1/query?sql=SELECT+1&shard=-1", 400, "invalid_request", "shard is -1"),
         ("/v1/query?sql=SELECT+1&shard=0&timeout_ms=0", 400, "invalid_request", "time limit is 0 s"),
         ("/v1/query?sql=SELECT+1&shard=0&parameters=x", 400, "invalid_request", "not JSON"),
@@ -191,6 +194,8 @@ async def test_the_openapi_page_describes_answers_and_errors(client: httpx.Async
         "/v1/sessions",
         "/v1/sessions/{session_id}",
         "/v1/sessions/{session_id}/transcript",
+        "/v1/sessions/{session_id}/tool-calls",
+        "/v1/sessions/{session_id}/events",
         "/v1/query",
     }
     answers = description["paths"]["/v1/sessions"]["get"]["responses"]

@@ -197,8 +197,6 @@ async def test_errors_arrive_as_what_they_are(stub: read_pb2_grpc.ReadingAsyncSt
             session_pb2.ListSessionsRequest(min_positions=[session_pb2.GroupPosition(group=2)]),
             "group 2; this cluster has 0 to 1",
         ),
-        (read_pb2.QueryRequest(sql="SELECT 1"), "target is missing"),
-        (read_pb2.QueryRequest(sql="SELECT 1", workspace=False), "target is missing"),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=5), "shard is 5; this cluster has 0 to 3, and 4"),
         (read_pb2.QueryRequest(sql=" ", shard=0), "sql is empty"),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=0, max_rows=100_001), "max_rows"),
@@ -228,7 +226,7 @@ async def test_sql_runs_over_the_shard_that_is_asked_for(
         assert json.loads(answer.rows_json) == [[shard, "x"]]
         assert (answer.shard, answer.row_count, answer.truncated) == (shard, 1, False)
         assert list(answer.columns) == ["shard", "?"]
-        assert answer.position.group == LAYOUT.group_of(shard)
+        assert [at.group for at in answer.positions] == [LAYOUT.group_of(shard)]
 
 
 async def test_a_node_without_shards_lists_nothing_and_says_why_it_cannot_read_one(tmp_path: Path) -> None:

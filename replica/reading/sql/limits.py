@@ -20,7 +20,6 @@ INTERPRETER_BYTES = 256 << 20
 """Of address space that a worker process takes beside SQLite's memory: Python, and the result as JSON."""
 MAX_FILE_BYTES = 64 << 20
 """No query writes a file; SQLite may have to map a shard's shared memory, which is one."""
-MAX_OPEN_FILES = 64
 PROGRESS_OPERATIONS = 1000
 """Virtual machine operations of SQLite between two looks at the clock."""
 NICENESS = 10
@@ -79,11 +78,11 @@ _SQLITE_LIMITS = {
 }
 
 
-def limit_process(memory_bytes: int) -> None:
-    """Bound this process's memory (SQLite's, and what the interpreter needs), files and priority for good."""
-    _lower(resource.RLIMIT_AS, memory_bytes + INTERPRETER_BYTES)
+def limit_process(*, address_space_bytes: int, open_files: int) -> None:
+    """Bound this process's memory, files and priority for good; nothing that it starts can have more rights."""
+    _lower(resource.RLIMIT_AS, address_space_bytes)
     _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
-    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _lower(resource.RLIMIT_NOFILE, open_files)
     _lower(resource.RLIMIT_CORE, 0)
     os.nice(NICENESS)
 

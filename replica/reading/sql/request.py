@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from replica.reading.sql.messages import encode_message
 
 
 def encode_request(
-    path: Path, sql: str, parameters_json: bytes, *, max_rows: int, seconds: float, limits: SqlLimits
+    paths: Sequence[Path], sql: str, parameters_json: bytes, *, max_rows: int, seconds: float, limits: SqlLimits
 ) -> bytes:
     """The message that asks a worker to run a query within `limits`; the rest is as in `SqlWorkers.query`.
 
@@ -32,7 +33,7 @@ def encode_request(
     _check_sql(sql)
     return encode_message(
         {
-            "path": str(path),
+            "paths": [str(path) for path in paths],
             "sql": sql,
             "parameters": _parameters(parameters_json),
             "max_rows": max_rows,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,10 @@ START_SECONDS = 20.0
 GRACE_SECONDS = 0.5
 """How long past its deadline a query may take to stop by itself, before its process is killed."""
 MAX_WAITING_QUERIES = 32
+SQLITE_WORKER = "replica.reading.sql.worker"
+"""Reads one shard."""
+DUCKDB_WORKER = "replica.reading.sql.duckdb_worker"
+"""Reads all shards as whole tables."""
 
 
 class QueryResult(NamedTuple):
@@ -42,7 +46,8 @@ class SqlWorkers:
         killed: Workers that had to be stopped: their query overran, was cancelled, or took them down.
     """
 
-    def __init__(self, count: int = 2, limits: SqlLimits | None = None) -> None:
+    def __init__(self, count: int = 2, limits: SqlLimits | None = None, *, module: str = SQLITE_WORKER) -> None:
+        self._module = module
         self._limits = limits or SqlLimits()
         self._slots = asyncio.Semaphore(count)
         self._waiting = 0
@@ -60,17 +65,17 @@ class SqlWorkers:
 
     async def query(
         self,
-        path: Path,
+        paths: Sequence[Path],
         sql: str,
         parameters_json: bytes = b"",
         *,
         max_rows: int | None = None,
         seconds: float | None = None,
     ) -> QueryResult:
-        """Run one reading statement over a shard file.
+        """Run one reading statement over shard files.
 
         Args:
-            path: The shard file.
+            paths: The shard file; with DuckDB, all of them, the workspace shard's last.
             sql: One statement, at most 100,000 bytes.
             parameters_json: A JSON array (positional) or object (named) of null, booleans, numbers, texts and
                 blobs as `{"base64": "…"}`; empty: none.
@@ -88,7 +93,7 @@ class SqlWorkers:
         """
         seconds = self._limits.default_seconds if seconds is None else seconds
         request = encode_request(
-            path,
+            paths,
             sql,
             parameters_json,
             max_rows=self._limits.default_rows if max_rows is None else max_rows,
@@ -159,7 +164,7 @@ class SqlWorkers:
 
     async def _start(self) -> WorkerProcess:
         self._check_open()
-        worker = await WorkerProcess.start(self._limits)
+        worker = await WorkerProcess.start(self._module, self._limits)
         self._all.add(worker)
         ready = False
         try:
