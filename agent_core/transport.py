@@ -27,6 +27,13 @@ MAX_NODE_MESSAGE_BYTES = 4 << 20
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 5_000
 
+ROUTE_KEY = "headwater-route"
+"""Metadata of a Sessions call; without it any node forwards what another one leads."""
+ROUTE_DIRECT = "direct"
+"""A client would rather be told the primary's address, if one node leads everything."""
+ROUTE_FORWARDED = "forwarded"
+"""Another node has sent this on: it must not go further."""
+
 END_SECONDS = 5.0
 """How long the end of a server or channel may take, past the grace that its calls get."""
 
@@ -42,8 +49,8 @@ def client_options(*, keepalive_ms: int = KEEPALIVE_MS) -> Options:
         # Two clients in one process must not share a connection: one stalled stream would stall the other.
         ("grpc.use_local_subchannel_pool", 1),
         # gRPC waits up to two minutes between attempts by default; a node that was restarted is back in one second.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 500),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
         ("grpc.max_reconnect_backoff_ms", 1_000),
     )
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import grpc.aio
 import structlog
 
-from agent_core.cluster import Cluster
+from agent_core.cluster import Cluster, NodeAddress
 from agent_core.errors import Unavailable
 from agent_core.log.log import ReplicationLog
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
-from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel
+from agent_core.rpc.session_pb2_grpc import SessionsStub
+from agent_core.transport import NODE_CHANNEL_OPTIONS, client_options, close_channel
 from ops.control.ports import refuses
 from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     # The asynchronous stubs exist for type checkers only.
     from agent_core.rpc.control_pb2_grpc import ControlAsyncStub
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
+    from agent_core.rpc.session_pb2_grpc import SessionsAsyncStub
 
 
 logger = structlog.get_logger(__name__)
@@ -39,6 +41,7 @@ class Peers:
 
     cluster: Cluster
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    _client_channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     def stub(self, node_id: str) -> ReplicationAsyncStub:
         """The Replication service of a node."""
@@ -57,9 +60,17 @@ class Peers:
             self._channels[node_id] = channel
         return channel
 
+    def sessions(self, node: NodeAddress) -> SessionsAsyncStub:
+        """The Sessions service of a node, on a channel of its own: its messages may be larger."""
+        channel = self._client_channels.get(node.node_id)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(node.grpc_address, options=client_options())
+            self._client_channels[node.node_id] = channel
+        return SessionsStub(channel)
+
     async def close(self) -> None:
         """Close every channel."""
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._client_channels.values()):
             await close_channel(channel)
 
 

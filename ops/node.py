@@ -35,6 +35,7 @@ from ops.node_state import NodeState
 from ops.replication_service import ReplicationService
 from ops.settings import MIB, NodeConfiguration
 from primary.checks import WriteChecks
+from primary.forwarding import ForwardingSessions
 from primary.loader import SessionLoader
 from primary.registry import ResidencySettings, SessionRegistry
 from primary.service import SessionsService
@@ -147,12 +148,13 @@ class Node:
         server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
-        add_SessionsServicer_to_server(
-            SessionsService(
-                registry, layout, WriteChecks(configuration.limits.entry_bytes), reading_service.list_sessions
-            ),
-            server,
+        sessions = SessionsService(
+            registry, layout, WriteChecks(configuration.limits.entry_bytes), reading_service.list_sessions
         )
+        forwarding = ForwardingSessions(
+            sessions, layout, elsewhere=lambda group: self._primary_of(view, group), stub_of=peers.sessions
+        )
+        add_SessionsServicer_to_server(forwarding, server)
         add_ReplicationServicer_to_server(ReplicationService(self._members), server)
         add_ControlServicer_to_server(control.service, server)
         administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
@@ -183,8 +185,11 @@ class Node:
         stack.push_async_callback(_cancel, [sweep])
 
     def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
+        """The other node that leads a group; None while this one does, or nobody."""
         primary = view.placement(group).primary
-        return self._cluster.node(primary) if primary is not None else None
+        if primary is None or primary == self._configuration.node.id or self._members[group].leading is not None:
+            return None
+        return self._cluster.node(primary)
 
     def _age_of(self, group: int) -> float:
         return self._members[group].age_seconds

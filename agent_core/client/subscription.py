@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc.aio
 
-from agent_core.client.attempts import new_backoff
+from agent_core.client.attempts import DIRECT, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Entry, entry_from_wire
 from agent_core.errors import HeadwaterError, NotPrimary, Unavailable
@@ -90,7 +90,7 @@ class Subscription:
         loop = asyncio.get_running_loop()
         channel = await self._endpoints.connected(self._timeout_seconds)
         call: grpc.aio.UnaryStreamCall[SubscribeRequest, SubscribeEvent] = SessionsStub(channel).Subscribe(
-            SubscribeRequest(session_id=self._session_id, after_seq=self.cursor)
+            SubscribeRequest(session_id=self._session_id, after_seq=self.cursor), metadata=DIRECT
         )
         heard = False
         try:

@@ -23,7 +23,7 @@ from ops.settings import NodeConfiguration
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT_SECONDS = 0.1
+HEARTBEAT_SECONDS = 0.08
 TICK_SECONDS = 0.02
 """How late a timeout is noticed: members whose timeouts lie closer together may split the vote."""
 SHORTEST_ELECTION_SECONDS = 0.3
