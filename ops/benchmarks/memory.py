@@ -10,6 +10,7 @@ from agent_core.client import Client
 from ops.benchmarks.figures import MEGABYTE, Figures, Progress, unheard
 from ops.benchmarks.load import create_sessions, fill, payloads
 from ops.benchmarks.node_metrics import RESIDENT_BYTES, SESSIONS_BYTES, SESSIONS_LIVE, read_metrics
+from ops.benchmarks.placement import let_lead
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 
@@ -41,6 +42,7 @@ async def measure_memory(directory: Path, plan: MemoryPlan, progress: Progress =
     texts = payloads(plan.entry_bytes)
     entries = max(1, plan.session_bytes // plan.entry_bytes)
     async with LocalCluster(directory, ClusterPlan(base_port=0)) as cluster:
+        await let_lead(cluster, PRIMARY)
         address = cluster.address(PRIMARY)
         empty = await _resident_mb(address.http_address)
         async with Client(address.grpc_address) as client:
@@ -48,6 +50,7 @@ async def measure_memory(directory: Path, plan: MemoryPlan, progress: Progress =
             await fill(client, sessions, texts, entries, partial(progress, "appending"))
             appended = await _resident_mb(address.http_address)
         await cluster.restart(PRIMARY)
+        await let_lead(cluster, PRIMARY)
         restarted = await _resident_mb(address.http_address)
         async with Client(address.grpc_address) as client:
             for number, session in enumerate(sessions):

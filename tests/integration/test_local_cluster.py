@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -197,9 +198,16 @@ UP = (
 )
 
 
-def start_up(directory: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def start_up(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     script = UP.format(command=STAND_IN, directory=str(directory))
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # it ended, or a check failed
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
@@ -208,7 +216,7 @@ def test_up_prints_addresses_and_stops_all_when_asked(tmp_path: Path, asked: sig
     with start_up(tmp_path) as process:
         assert process.stdout is not None
         nodes = orjson.loads(process.stdout.readline())["nodes"]
-        assert [node["role"] for node in nodes] == ["primary", "standby", "standby"]
+        assert [node["role"] for node in nodes] == ["voter", "voter", "voter"]
         assert nodes[1]["metrics"] == f"{nodes[1]['http']}/metrics"
         process.send_signal(asked)
         _, errors = process.communicate(timeout=20)
