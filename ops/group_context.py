@@ -88,6 +88,7 @@ class GroupContext:
         positions: Told how far the group's shards are.
         view: Who leads the group, as the Raft members agreed.
         readers_away: Keeps this node's own readers from a shard whose file is replaced.
+        presumed: The node that was named last as the one to follow.
     """
 
     configuration: NodeConfiguration
@@ -99,6 +100,7 @@ class GroupContext:
     positions: AppliedPositions
     view: MapView
     readers_away: ReadersAway
+    presumed: str = ""
 
     @classmethod
     def open(
@@ -158,23 +160,29 @@ class GroupContext:
         """The node to follow: who was promised the highest epoch, or else whom the map names.
 
         Args:
-            misled: The one that was presumed last does not lead; name the other one.
+            misled: The one that was presumed last does not lead: name another one, if any comes into question.
 
         Raises:
             Unavailable: Nobody but this node comes into question.
         """
         promise, placement = self.voter.promise, self.view.placement(self.group)
         names = [promise.candidate, placement.primary or ""]
-        if (placement.epoch > promise.epoch) != misled:
+        if placement.epoch > promise.epoch:
             names.reverse()
-        for name in names:
-            if name and name != self.node_id:
-                return name
-        raise Unavailable(f"group {self.group} has no primary yet")
+        others = [name for name in names if name and name != self.node_id]
+        if not others:
+            raise Unavailable(f"group {self.group} has no primary yet")
+        if misled:
+            others.sort(key=lambda name: name == self.presumed)
+        self.presumed = others[0]
+        return self.presumed
 
     async def primary_is_gone(self) -> bool:
-        """Whether the process of the node that was followed last has ended for certain: its port refuses."""
+        """Whether the process of the primary that was heard last has ended for certain: its port refuses."""
+        heard = self.voter.watch.primary or self.voter.promise.candidate
+        if heard == self.node_id:
+            return True
         try:
-            return await refuses(self.cluster.node(self.presumed_primary()).grpc_address)
-        except (Unavailable, KeyError):
+            return await refuses(self.cluster.node(heard).grpc_address)
+        except KeyError:
             return False

@@ -248,7 +248,7 @@ class Follower:
         await self._voter.adopt(follow.epoch, follow.primary)
         if follow.epoch < self._voter.floor:
             raise Fenced(held=self._voter.floor, seen=follow.epoch)
-        self.primary = follow.primary
+        self.primary = self._voter.watch.primary = follow.primary
         committed_lsn = self._shards.committed_lsn
         if follow.goes_on_from.lsn < committed_lsn:
             raise Diverged(

@@ -59,10 +59,12 @@ class PrimaryWatch:
     Attributes:
         lease_seconds: How long after a heartbeat no other candidate is sealed.
         heard_at: When the primary was last heard, in seconds on the voter's clock.
+        primary: Who it was; empty for a voter that only just started.
     """
 
     lease_seconds: float
     heard_at: float
+    primary: str = ""
 
     def heard(self, now: float) -> None:
         """A heartbeat came."""

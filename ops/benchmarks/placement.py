@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 import grpc.aio
 
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.rpc.control_pb2 import GetMapRequest, SwitchoverRequest
 from agent_core.rpc.control_pb2_grpc import ControlStub
+from ops.benchmarks.load import until
 from ops.local_cluster import LocalCluster
 
 WITHIN_SECONDS = 60.0
@@ -21,9 +22,7 @@ async def let_lead(cluster: LocalCluster, node_id: str) -> None:
     Raises:
         TimeoutError: It does not lead within a minute.
     """
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while not await _leads(cluster, node_id):
-            await asyncio.sleep(AGAIN_SECONDS)
+    await until(partial(_leads, cluster, node_id), every_seconds=AGAIN_SECONDS, within_seconds=WITHIN_SECONDS)
     await cluster.wait_ready()
 
 

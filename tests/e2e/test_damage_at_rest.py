@@ -16,9 +16,10 @@ from agent_core.database.build import PAGE_SIZE
 from agent_core.log.segment import HEADER_BYTES
 from agent_core.routing import ShardLayout
 from ops.cli.main import main
-from ops.cluster_files import ClusterPlan, node_directory
+from ops.cluster_files import node_directory
 from ops.local_cluster import LocalCluster
 from tests.e2e.cluster_under_load import Load, assert_everywhere, differing, load
+from tests.steady import steady_plan
 
 SHARDS = 2
 STANDBY = "node-3"
@@ -88,7 +89,7 @@ def spoil_header_page(data: Path) -> None:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    plan = ClusterPlan(base_port=0, settings={"cluster": {"shard_count": SHARDS, "shard_group_count": 1}})
+    plan = steady_plan(cluster={"shard_count": SHARDS, "shard_group_count": 1})
     async with LocalCluster(tmp_path, plan) as running:
         yield running
 

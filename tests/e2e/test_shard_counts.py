@@ -16,13 +16,14 @@ from tests.e2e.test_first_light import entries_of
 
 
 @pytest.mark.parametrize(("shards", "groups"), [(8, 1), (8, 8), (128, 3)])
-async def test_a_cluster_of_any_number_of_shards_and_groups_outlives_the_kill_of_a_standby(
+async def test_a_cluster_of_any_number_of_shards_and_groups_outlives_the_kill_of_a_node(
     tmp_path: Path, shards: int, groups: int
 ) -> None:
     expected = entries_of(sample_paths())
     plan = ClusterPlan(base_port=0, settings={"cluster": {"shard_count": shards, "shard_group_count": groups}})
     async with LocalCluster(tmp_path, plan) as cluster:
-        async with Client(cluster.address("node-1").grpc_address, timeout_seconds=60) as client:
+        addresses = [node.grpc_address for node in cluster.addresses]
+        async with Client(addresses, timeout_seconds=60) as client:
             summary = await import_files(client, sample_paths())
             assert summary.entries_added == sum(map(len, expected.values()))
             async with load(client, writers=8) as running:
