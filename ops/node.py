@@ -131,7 +131,8 @@ class Node:
         )
         stack.push_async_callback(reading.close)
         self._state = NodeState(configuration, registry, reading, self._members)
-        control = ControlPlane(configuration, view, peers, self._members)
+        control = await ControlPlane.open(configuration, view, peers, self._members)
+        stack.push_async_callback(control.stop)
         for group in range(layout.shard_group_count):
             context = GroupContext.open(
                 configuration,
@@ -180,7 +181,6 @@ class Node:
             member.start()
             stack.push_async_callback(member.stop, configuration.replication.acknowledgement_timeout_seconds)
         await control.start()
-        stack.push_async_callback(control.stop)
         sweep = asyncio.create_task(registry.sweep(), name="session sweep")
         stack.push_async_callback(_cancel, [sweep])
 

@@ -1,1 +1,1 @@
-"""The control state: which node leads which group. Plain values and one deterministic state machine."""
+"""The cluster's map as every node agrees on it: values, commands, and the state machine that Raft replicates."""

@@ -1,63 +1,107 @@
-"""What changes the cluster's map."""
+"""What may be done to the cluster's map, and its JSON form. `agent_core.control.machine` does it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeAlias
 
-import orjson
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from agent_core.control.cluster_map import Member
+from agent_core.control.cluster_map import MAX_JSON_BYTES, MAX_MEMBERS, STRICT, Epoch, Member, describe
+from agent_core.errors import InvalidRequest
+from agent_core.routing import MAX_SHARD_COUNT
+
+Group = Annotated[int, Field(ge=0, lt=MAX_SHARD_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_SHARD_COUNT)]
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Form the cluster as the nodes' configuration describes it."""
+    """Make the configuration the cluster's map, or, once there is one, find that both agree.
+
+    Attributes:
+        cluster_id: The cluster's name.
+        shard_count: Session shards.
+        members: Every node as configured; `draining` is not looked at.
+        shard_group_count: Groups, at most `shard_count`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     cluster_id: str
-    shard_count: int
-    members: tuple[Member, ...]
-    shard_group_count: int
+    shard_count: Count
+    members: Annotated[tuple[Member, ...], Field(max_length=MAX_MEMBERS)]
+    shard_group_count: Count
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPrimary:
-    """A node won an epoch: compare-and-set on the epoch that the map shows."""
+    """Compare-and-set: if the group's epoch is `expected_epoch`, it is now `epoch`, led by `primary`."""
 
-    group: int
-    expected_epoch: int
-    epoch: int
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    group: Group
+    expected_epoch: Epoch
+    epoch: Epoch
     primary: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetDraining:
-    """A node shall lead nothing, or may lead again."""
+    """Say whether a node is to be free of groups."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     node_id: str
     draining: bool
 
 
-Command = Form | RecordPrimary | SetDraining
+Command: TypeAlias = Form | RecordPrimary | SetDraining
 
-_COMMANDS: dict[str, type[Command]] = {kind.__name__: kind for kind in (Form, RecordPrimary, SetDraining)}
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """`{"form": {…}}`: a command under its name."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    form: Form | None = None
+    record_primary: RecordPrimary | None = None
+    set_draining: SetDraining | None = None
+
+
+_JSON = TypeAdapter(_Envelope)
 
 
 def to_json(command: Command) -> str:
-    """A command as it goes through Raft."""
-    return orjson.dumps({"command": type(command).__name__, **asdict(command)}).decode()
+    """The command as one line of JSON."""
+    match command:
+        case Form():
+            envelope = _Envelope(form=command)
+        case RecordPrimary():
+            envelope = _Envelope(record_primary=command)
+        case SetDraining():
+            envelope = _Envelope(set_draining=command)
+    return _JSON.dump_json(envelope, exclude_defaults=True).decode()
 
 
 def from_json(text: str) -> Command:
-    """Read a command.
+    """Read what `to_json` wrote.
 
     Raises:
-        ValueError: It is none.
+        InvalidRequest: It is not a command that this version knows.
     """
+    if len(text) > MAX_JSON_BYTES:
+        raise InvalidRequest(f"a command of {len(text)} characters; allowed are {MAX_JSON_BYTES}")
     try:
-        fields = orjson.loads(text)
-        kind = _COMMANDS[fields.pop("command")]
-        if kind is Form:
-            fields["members"] = tuple(Member(**member) for member in fields["members"])
-        return kind(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a command of the control state: {text[:200]!r}") from error
+        envelope = _JSON.validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequest(f"not a command: {describe(error)}") from error
+    named = [
+        command
+        for command in (envelope.form, envelope.record_primary, envelope.set_draining)
+        if command is not None
+    ]
+    if len(named) != 1:
+        raise InvalidRequest(f"not a command: content names {len(named)} commands; allowed is one")
+    return named[0]

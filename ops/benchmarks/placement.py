@@ -6,6 +6,7 @@ from functools import partial
 
 import grpc.aio
 
+from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.rpc.control_pb2 import GetMapRequest, SwitchoverRequest
 from agent_core.rpc.control_pb2_grpc import ControlStub
@@ -51,4 +52,4 @@ async def _leads(cluster: LocalCluster, node_id: str) -> bool:
 async def _map_of(address: str) -> tuple[ClusterMap, str]:
     async with grpc.aio.insecure_channel(address) as channel:
         answer = await ControlStub(channel).GetMap(GetMapRequest())
-    return ClusterMap.from_json(answer.cluster_map), answer.raft_leader
+    return maps.from_json(answer.cluster_map.decode()), answer.raft_leader

@@ -10,7 +10,7 @@ import grpc.aio
 import structlog
 
 from agent_core.backoff import Backoff
-from agent_core.control.cluster_map import ClusterMap
+from agent_core.control import cluster_map as maps
 from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc_errors import from_rpc_error
@@ -123,7 +123,7 @@ class Attending:
     def _take(self, message: pb.ToNode) -> None:
         match message.WhichOneof("message"):
             case "cluster_map":
-                self._view.learn(ClusterMap.from_json(message.cluster_map))
+                self._view.learn(maps.from_json(message.cluster_map.decode()))
             case "ask":
                 self.news()
             case "nomination":

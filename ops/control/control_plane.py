@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import grpc.aio
@@ -37,7 +38,12 @@ class ControlPlane:
     """
 
     def __init__(
-        self, configuration: NodeConfiguration, view: MapView, peers: Peers, members: Mapping[int, GroupMember]
+        self,
+        configuration: NodeConfiguration,
+        view: MapView,
+        peers: Peers,
+        members: Mapping[int, GroupMember],
+        replicated: ReplicatedMap | None,
     ) -> None:
         self._configuration = configuration
         self._view = view
@@ -46,12 +52,11 @@ class ControlPlane:
         self._tasks: list[asyncio.Task[None]] = []
         self._raft_members = [entry.id for entry in configuration.nodes if entry.raft is not None]
         self._heard_leader = ""
-        self.replicated: ReplicatedMap | None = None
+        self.replicated = replicated
         supervising: Supervising | None = None
-        if configuration.node.id in self._raft_members:
-            self.replicated = ReplicatedMap(configuration)
+        if replicated is not None:
             supervising = Supervising(
-                self.replicated,
+                replicated,
                 form_of(configuration),
                 failure_timeout_seconds=configuration.election.failure_timeout_seconds,
                 on_map=view.learn,
@@ -69,10 +74,35 @@ class ControlPlane:
         )
         view.on_change(self._tell_members)
 
+    @classmethod
+    async def open(
+        cls, configuration: NodeConfiguration, view: MapView, peers: Peers, members: Mapping[int, GroupMember]
+    ) -> Self:
+        """Join the Raft members, if this node is one of them.
+
+        Args:
+            configuration: The node's.
+            view: Told each new map.
+            peers: Reaches the other nodes.
+            members: This node's part in each group, by number.
+
+        Raises:
+            HeadwaterError: As `ReplicatedMap.start`.
+        """
+        raft_members = {entry.id: entry.raft for entry in configuration.nodes if entry.raft is not None}
+        replicated = None
+        if configuration.node.id in raft_members:
+            replicated = await ReplicatedMap.start(
+                configuration.node.id,
+                raft_members,
+                configuration.node.data_directory / "raft",
+                raft_password(configuration),
+            )
+        return cls(configuration, view, peers, members, replicated)
+
     async def start(self) -> None:
-        """Join the Raft members, if this node is one, and attend."""
-        if self.replicated is not None and self._supervising is not None:
-            await self.replicated.start()
+        """Supervise whenever this node is the Raft leader, and attend."""
+        if self._supervising is not None:
             self._tasks.append(asyncio.create_task(self._supervising.run(), name="supervise"))
         self._tasks.append(asyncio.create_task(self.attending.run(), name="attend"))
 
@@ -102,6 +132,14 @@ class ControlPlane:
             return None
         self._heard_leader = answer.raft_leader
         return answer.raft_leader or None
+
+
+def raft_password(configuration: NodeConfiguration) -> str:
+    """The Raft members' shared secret. On loopback it may be left out: then it only keeps two clusters apart."""
+    chosen = configuration.election.raft_password
+    if chosen is not None:
+        return chosen.get_secret_value()
+    return hashlib.sha256(f"headwater loopback {configuration.cluster.id}".encode()).hexdigest()
 
 
 def form_of(configuration: NodeConfiguration) -> Form:

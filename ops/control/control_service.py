@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from grpc.aio import ServicerContext
 
+from agent_core.control import cluster_map as maps
 from agent_core.errors import HeadwaterError, InvalidRequest, Unavailable
 from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc.control_pb2_grpc import ControlServicer
@@ -79,4 +80,6 @@ class ControlService(ControlServicer):
         return self._supervising
 
     def _response(self) -> pb.GetMapResponse:
-        return pb.GetMapResponse(cluster_map=self._view.map.to_json(), raft_leader=self._raft_leader() or "")
+        return pb.GetMapResponse(
+            cluster_map=maps.to_json(self._view.map).encode(), raft_leader=self._raft_leader() or ""
+        )

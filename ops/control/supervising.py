@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.control.commands import Command, Form, SetDraining
 from agent_core.errors import HeadwaterError, InvalidRequest, Unavailable, WrongCluster
@@ -92,7 +93,7 @@ class Supervising:
 
     async def run(self) -> None:
         """Supervise until cancelled."""
-        self._learn(self._replicated.map)
+        self._learn()
         self._leader_changed()
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -211,7 +212,8 @@ class Supervising:
             log.info("supervises the cluster", version=self._replicated.map.version)
             self._propose(self._form)
 
-    def _learn(self, cluster_map: ClusterMap) -> None:
+    def _learn(self) -> None:
+        cluster_map = self._replicated.map
         self._on_map(cluster_map)
         if self.supervisor is not None:
             self.supervisor.learn(cluster_map, self._loop.time())
@@ -273,4 +275,4 @@ class Supervising:
         task.add_done_callback(self._proposals.discard)
 
     def _map_message(self) -> pb.ToNode:
-        return pb.ToNode(cluster_map=self._replicated.map.to_json())
+        return pb.ToNode(cluster_map=maps.to_json(self._replicated.map).encode())
