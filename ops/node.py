@@ -132,8 +132,8 @@ class Node:
             age_of=self._age_of,
         )
         stack.push_async_callback(reading.close)
-        self._state = NodeState(configuration, registry, reading, self._members)
         control = ControlPlane(configuration, view, peers, self._members)
+        self._state = NodeState(configuration, registry, reading, self._members, view=view, control=control)
         for group in range(layout.shard_group_count):
             context = GroupContext.open(
                 configuration,
