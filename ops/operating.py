@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from agent_core.control.cluster_map import ClusterMap
-from agent_core.errors import InvalidRequest, OutcomeUnknown, Unavailable
+from agent_core.errors import HeadwaterError, InvalidRequest, OutcomeUnknown, Unavailable
 from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc_errors import from_rpc_error
 from agent_core.transport import client_options
+from ops.control.ports import refuses
 
 if TYPE_CHECKING:
     # The asynchronous stub exists for type checkers only.
@@ -116,27 +117,32 @@ class Operator:
         """Ask the Raft leader; the next one when it was deposed meanwhile."""
         deadline = asyncio.get_running_loop().time() + LEADER_SECONDS
         while True:
-            told = await self._with_leader(deadline)
-            address = told.map.member(told.raft_leader).grpc_address
-            async with grpc.aio.insecure_channel(address, options=client_options()) as channel:
-                try:
-                    return ClusterMap.from_json((await ask(ControlStub(channel))).cluster_map)
-                except grpc.aio.AioRpcError as error:
-                    refusal = from_rpc_error(error, unanswered=OutcomeUnknown)
-            # What was not carried out may be asked of the next leader; anything else is the answer.
-            if not isinstance(refusal, Unavailable) or (await self.ask()).raft_leader == told.raft_leader:
-                raise refusal
-
-    async def _with_leader(self, deadline: float) -> Told:
-        while not (told := await self.ask()).raft_leader:
-            if asyncio.get_running_loop().time() >= deadline:
+            told = await self.ask()
+            # A member goes on naming a leader that died until there is another.
+            if told.raft_leader and not await refuses(told.map.member(told.raft_leader).grpc_address):
+                refusal = await self._ask_leader(told, ask)
+                if isinstance(refusal, ClusterMap):
+                    return refusal
+                # What was not carried out may be asked of the next leader; anything else is the answer.
+                if not isinstance(refusal, Unavailable) or (await self.ask()).raft_leader == told.raft_leader:
+                    raise refusal
+            elif asyncio.get_running_loop().time() >= deadline:
                 names = ", ".join(member.node_id for member in told.map.members if member.raft_address is not None)
                 raise Unavailable(
                     f"the Raft members {names} have no leader, so nobody can carry this out: start the missing "
                     "ones until a majority runs"
                 )
             await asyncio.sleep(POLL_SECONDS)
-        return told
+
+    async def _ask_leader(
+        self, told: Told, ask: Callable[[ControlAsyncStub], Awaitable[pb.GetMapResponse]]
+    ) -> ClusterMap | HeadwaterError:
+        address = told.map.member(told.raft_leader).grpc_address
+        async with grpc.aio.insecure_channel(address, options=client_options()) as channel:
+            try:
+                return ClusterMap.from_json((await ask(ControlStub(channel))).cluster_map)
+            except grpc.aio.AioRpcError as error:
+                return from_rpc_error(error, unanswered=OutcomeUnknown)
 
 
 def why_not_drainable(cluster_map: ClusterMap, node_id: str) -> str | None:

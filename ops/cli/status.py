@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent_core.rpc.administration_pb2 import GroupStatus, StatusRequest, StatusResponse
+from agent_core.rpc.administration_pb2 import GroupElection, GroupStatus, StatusRequest, StatusResponse
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
 from ops.cli.plain_text import plain
@@ -111,7 +111,7 @@ def status_view(screen: Console, found: Mapping[str, StatusResponse | None]) -> 
     if answers:
         # Of several nodes the one with the newest map knows best.
         newest = max(answers, key=lambda answer: (answer.map_version, bool(answer.raft_leader)))
-        heading.append(Text(plain(_control_line(newest))))
+        heading.append(Text(plain(_control_line(answers, newest))))
         if newest.elections:
             heading += [group_table(answers, newest), Text()]
     reasons = [
@@ -139,8 +139,11 @@ def status_table(found: Mapping[str, StatusResponse | None], omitted: Collection
     return table
 
 
-def _control_line(newest: StatusResponse) -> str:
+def _control_line(answers: Sequence[StatusResponse], newest: StatusResponse) -> str:
     leader = f"Raft leader {newest.raft_leader}" if newest.raft_leader else "no Raft leader"
+    if newest.raft_leader and newest.raft_leader not in {answer.node_id for answer in answers}:
+        # A member goes on naming a leader that died until there is another.
+        leader += " (not reached)"
     return f"{leader}, draining: {', '.join(newest.draining)}" if newest.draining else leader
 
 
@@ -154,17 +157,28 @@ def group_table(answers: Sequence[StatusResponse], newest: StatusResponse) -> Ta
             answer.node_id if group.role == "standby" else f"{answer.node_id} ({group.role})"
             for answer in answers
             for group in answer.groups
-            if group.group == election.group and group.role != "primary"
+            if group.group == election.group and group.role != "primary" and answer.node_id != election.primary
         ]
         cells = (
             str(election.group),
             str(election.epoch),
-            election.primary or "nobody",
+            _primary(answers, election),
             ", ".join(standbys),
             _seals(answers, election.group),
         )
         table.add_row(*(escape(plain(cell)) for cell in cells))
     return table
+
+
+def _primary(answers: Sequence[StatusResponse], election: GroupElection) -> str:
+    """The primary as the map records it, and whether it says itself that it does not lead."""
+    roles = {
+        answer.node_id: group.role for answer in answers for group in answer.groups if group.group == election.group
+    }
+    if not election.primary:
+        return "nobody"
+    stepped_down = roles.get(election.primary, "primary") != "primary"
+    return f"{election.primary} (stepped down)" if stepped_down else election.primary
 
 
 def _seals(answers: Sequence[StatusResponse], group: int) -> str:

@@ -17,6 +17,7 @@ from agent_core.rpc.control_pb2_grpc import ControlServicer, add_ControlServicer
 from agent_core.rpc_errors import abort
 from ops.cli.main import main
 from tests.integration.fake_primary import Context
+from tests.integration.test_cli import closed_port
 
 
 class Control(ControlServicer):
@@ -139,6 +140,17 @@ async def test_without_a_raft_leader_the_members_are_named(
     monkeypatch.setattr("ops.operating.LEADER_SECONDS", 0.1)
     cluster.form("")
     done = await headwater(cluster, "undrain", "a")
+    assert done.exit_code == 3
+    assert "the Raft members a, b have no leader" in done.stderr
+
+
+async def test_a_leader_that_is_named_but_dead_counts_as_none(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.operating.LEADER_SECONDS", 0.1)
+    cluster.addresses["b"] = closed_port()
+    cluster.form("b")
+    done = await headwater(cluster, "switchover", "--group", "0", "--to", "b")
     assert done.exit_code == 3
     assert "the Raft members a, b have no leader" in done.stderr
 
