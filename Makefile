@@ -27,6 +27,9 @@ setup: $(VENV)/.installed ## Create .venv and install what the lock file names.
 demo: setup ## Start a primary and two standbys, load them, and compare them (DEMO_SECONDS=20 ends by itself).
 	@$(BIN)/headwater demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
+failover-demo: setup ## Kill a primary under load, let it come back, and count what was lost.
+	@$(BIN)/headwater failover-demo
+
 tools:
 	@command -v sqlite3 >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq sqlite3; \
@@ -62,4 +65,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo tools test check bench proto generate-stubs check-stubs lock clean
+.PHONY: help setup demo failover-demo tools test check bench proto generate-stubs check-stubs lock clean

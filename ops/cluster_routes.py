@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from agent_core.cluster import Cluster
 from agent_core.lag import Lag
-from ops.node_snapshot import GroupSnapshot, NodeSnapshot
+from ops.node_snapshot import ElectionSnapshot, GroupSnapshot, NodeSnapshot
 
 
 class NodeModel(BaseModel):
@@ -19,6 +19,8 @@ class NodeModel(BaseModel):
     grpc_address: str
     http_address: str
     voter: bool
+    raft_member: bool = Field(description="Whether it keeps the map of who leads which group.")
+    draining: bool = Field(description="Whether it shall lead nothing that another voter can lead.")
 
 
 class LagModel(BaseModel):
@@ -57,6 +59,20 @@ class GroupModel(BaseModel):
     failure: str | None = Field(description="What has stopped for good.")
 
 
+class ElectionModel(BaseModel):
+    """How a group's election stands, whatever this node's role in it."""
+
+    group: int
+    primary: str | None = Field(description="Who leads it, as the map records it.")
+    epoch: int = Field(description="Since which epoch.")
+    promised_epoch: int = Field(description="This node's seal: it follows nothing below.")
+    promised_to: str = Field(description="The node that the seal was given to.")
+    lease_remaining_seconds: float | None = Field(description="Where this node leads: how long it may read alone.")
+    elections_won: int
+    elections_lost: int
+    step_downs: int
+
+
 class ShardModel(BaseModel):
     """A shard file on this node."""
 
@@ -75,8 +91,11 @@ class ClusterResponse(BaseModel):
     shard_count: int
     shard_group_count: int
     not_ready: list[str]
+    raft_leader: str | None = Field(description="The Raft leader as this node knows it.")
+    map_version: int
     nodes: list[NodeModel]
     groups: list[GroupModel]
+    elections: list[ElectionModel]
     shards: list[ShardModel]
 
 
@@ -114,16 +133,21 @@ def cluster_routes(
             shard_count=cluster.layout.shard_count,
             shard_group_count=cluster.layout.shard_group_count,
             not_ready=[*node.failures(), *node.not_ready],
+            raft_leader=node.control.raft_leader,
+            map_version=node.control.map_version,
             nodes=[
                 NodeModel(
                     node_id=other.node_id,
                     grpc_address=other.grpc_address,
                     http_address=other.http_address,
                     voter=other.voter,
+                    raft_member=other.raft_address is not None,
+                    draining=other.node_id in node.control.draining,
                 )
                 for other in cluster.nodes
             ],
             groups=[_group(group, primary_of(group.group)) for group in node.groups],
+            elections=[_election(election) for election in node.control.elections],
             shards=[
                 ShardModel(
                     shard=shard.shard, group=shard.group, file_bytes=shard.file_bytes, wal_bytes=shard.wal_bytes
@@ -166,6 +190,20 @@ def _group(group: GroupSnapshot, primary: str) -> GroupModel:
             for standby in (() if leading is None else leading.standbys)
         ],
         failure=next((part.failure for part in (leading, following) if part is not None and part.failure), None),
+    )
+
+
+def _election(election: ElectionSnapshot) -> ElectionModel:
+    return ElectionModel(
+        group=election.group,
+        primary=election.primary,
+        epoch=election.epoch,
+        promised_epoch=election.promised_epoch,
+        promised_to=election.promised_to,
+        lease_remaining_seconds=election.lease_remaining_seconds,
+        elections_won=election.won,
+        elections_lost=election.lost,
+        step_downs=election.step_downs,
     )
 
 

@@ -34,13 +34,27 @@ class DemoProgress:
 
     Attributes:
         acknowledged: Entries, the imported ones included.
+        longest_pause: The longest time between two acknowledgements since `watch_for_pause`, in seconds.
         latencies: Seconds of the last appends.
         recent: `(monotonic time, acknowledged)` of the last seconds.
     """
 
     acknowledged: int = 0
+    longest_pause: float = 0.0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=40))
+    _acknowledged_at: float = field(default_factory=time.monotonic)
+
+    def acknowledge(self, seconds: float, now: float) -> None:
+        """An append was acknowledged, `seconds` after it was asked for."""
+        self.latencies.append(seconds)
+        self.acknowledged += 1
+        self.longest_pause = max(self.longest_pause, now - self._acknowledged_at)
+        self._acknowledged_at = now
+
+    def watch_for_pause(self) -> None:
+        """Look for the longest pause from now on."""
+        self.longest_pause = 0.0
 
     def rate(self, now: float) -> float:
         """Appends per second over the last moments."""
@@ -94,10 +108,10 @@ async def _agent(
     for entry in itertools.islice(itertools.cycle(entries), number * 7, None):
         if stop.is_set():
             return
-        started = time.perf_counter()
+        started = time.monotonic()
         await client.append(session.session_id, entry.kind, entry.payload)
-        progress.latencies.append(time.perf_counter() - started)
-        progress.acknowledged += 1
+        now = time.monotonic()
+        progress.acknowledge(now - started, now)
         await asyncio.sleep(chance.expovariate(1 / THINKING_SECONDS))
 
 

@@ -51,6 +51,9 @@ class GroupMember:
         leading: While this node leads.
         failure: Why this node takes no part in the group for the moment; None while it does.
         not_elected: Why this node, when it stood for election last, did not win; None when it did.
+        elections_won: Elections that this node stood for and won.
+        elections_lost: Elections that it stood for and did not win.
+        step_downs: Terms as primary that ended, for whatever reason.
     """
 
     def __init__(self, context: GroupContext, registry: SessionRegistry, *, on_news: Callable[[], None]) -> None:
@@ -66,6 +69,9 @@ class GroupMember:
         self.leading: LeadingGroup | None = None
         self.failure: str | None = None
         self.not_elected: str | None = None
+        self.elections_won = 0
+        self.elections_lost = 0
+        self.step_downs = 0
         self._registry = registry
         self._on_news = on_news
         self._loop = asyncio.get_running_loop()
@@ -234,10 +240,12 @@ class GroupMember:
             await context.voter.adopt(outcome.epoch, context.node_id)
             log.info("elected", group=context.group, epoch=outcome.epoch)
             self.not_elected = None
+            self.elections_won += 1
             return outcome.epoch
         self.not_elected = (
             why_not_leading(outcome) if isinstance(outcome, LongerLog) else "too few voters answered this candidate"
         )
+        self.elections_lost += 1
         log.info("not elected", group=context.group, reason=self.not_elected)
         following.resume()
         return None
@@ -249,6 +257,7 @@ class GroupMember:
         try:
             hand_over = self._hand_over
             await asyncio.wait((term, hand_over), return_when=asyncio.FIRST_COMPLETED)
+            self.step_downs += 1
             if hand_over.done() and not term.done():
                 request = hand_over.result()
                 await leading.hand_over(request.to)

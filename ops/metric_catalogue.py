@@ -44,6 +44,20 @@ def _define(name: str, kind: Kind, labels: str, description: str) -> Metric:
 NODE = _define("node", "info", "cluster node version", "The node, its cluster, and its version of Headwater.")
 READY = _define("node_ready", "gauge", "", "1 when the node is ready for requests, else 0.")
 
+RAFT_LEADER = _define("raft_leader", "gauge", "", "1 while this node leads the Raft members, else 0.")
+MAP_VERSION = _define("map_version", "gauge", "", "Version of the map of primaries that this node knows.")
+DRAINING = _define("node_draining", "gauge", "", "1 while this node shall lead nothing, else 0.")
+NOMINATIONS = _define("nominations", "counter", "", "Candidates that this node nominated as the Raft leader.")
+
+ELECTIONS = _define("elections", "counter", "group outcome", "Elections that this node stood for, by outcome.")
+STEP_DOWNS = _define("step_downs", "counter", "group", "Terms of this node as primary that ended.")
+PROMISED_EPOCH = _define(
+    "promised_epoch", "gauge", "group", "Epoch that this node promised to follow nothing below."
+)
+LEASE_SECONDS = _define(
+    "lease_remaining_seconds", "gauge", "group", "How long this primary may still read alone; 0 where it is none."
+)
+
 GROUP_ROLE = _define("group_role", "gauge", "group role", "1 for the role that the node has in the group, else 0.")
 GROUP_EPOCH = _define("group_epoch", "gauge", "group", "Epoch that the node leads or follows.")
 DURABLE_LSN = _define("durable_lsn", "gauge", "group", "Last record that the node's log holds with fsync.")

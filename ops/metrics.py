@@ -24,6 +24,7 @@ from agent_core.histogram import Histogram
 from ops import metric_catalogue as catalogue
 from ops.metric_catalogue import CATALOGUE, Metric
 from ops.node_snapshot import (
+    ElectionSnapshot,
     FollowingSnapshot,
     GroupSnapshot,
     NodeSnapshot,
@@ -97,12 +98,27 @@ def _add(family: Family, metric: Metric, labels: Sequence[str], value: float | H
 def _samples(node: NodeSnapshot) -> Iterator[Sample]:
     yield catalogue.NODE, (node.cluster_id, node.node_id, node.version), 1
     yield catalogue.READY, (), not node.not_ready
+    yield catalogue.RAFT_LEADER, (), node.control.raft_leader == node.node_id
+    yield catalogue.MAP_VERSION, (), node.control.map_version
+    yield catalogue.DRAINING, (), node.node_id in node.control.draining
+    yield catalogue.NOMINATIONS, (), node.control.nominations
+    for election in node.control.elections:
+        yield from _election_samples(election)
     for group in node.groups:
         yield from _group_samples(group)
     for shard in node.shards:
         yield from _shard_samples(shard)
     yield from _session_samples(node.sessions)
     yield from _read_samples(node.reads)
+
+
+def _election_samples(election: ElectionSnapshot) -> Iterator[Sample]:
+    label = (str(election.group),)
+    yield catalogue.ELECTIONS, (*label, "won"), election.won
+    yield catalogue.ELECTIONS, (*label, "lost"), election.lost
+    yield catalogue.STEP_DOWNS, label, election.step_downs
+    yield catalogue.PROMISED_EPOCH, label, election.promised_epoch
+    yield catalogue.LEASE_SECONDS, label, election.lease_remaining_seconds or 0
 
 
 def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:

@@ -68,6 +68,8 @@ def run(configuration: NodeConfiguration) -> int:
         node_id=configuration.node.id,
         shard_count=configuration.cluster.shard_count,
         shard_group_count=configuration.cluster.shard_group_count,
+        voters=tuple(sorted(node.node_id for node in configuration.cluster_map.voters())),
+        raft_members=tuple(sorted(entry.id for entry in configuration.nodes if entry.raft is not None)),
     )
     with DataDirectory.claim(configuration.node.data_directory, identity):
         # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -130,9 +132,9 @@ class Node:
             age_of=self._age_of,
         )
         stack.push_async_callback(reading.close)
-        self._state = NodeState(configuration, registry, reading, self._members)
         control = await ControlPlane.open(configuration, view, peers, self._members)
         stack.push_async_callback(control.stop)
+        self._state = NodeState(configuration, registry, reading, self._members, view=view, control=control)
         for group in range(layout.shard_group_count):
             context = GroupContext.open(
                 configuration,

@@ -135,6 +135,53 @@ class GroupSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ElectionSnapshot:
+    """How a group's election stands, whatever this node's role in the group.
+
+    Attributes:
+        group: Its number.
+        primary: Who leads it, as the map records it; None while nobody ever did.
+        epoch: Since which epoch.
+        promised_epoch: This node's seal: it follows nothing below.
+        promised_to: The node that the seal was given to; empty when there is none.
+        lease_remaining_seconds: For how long this node may still answer reads without asking anybody; None where
+            it does not lead.
+        won: Elections that this node stood for and won.
+        lost: Elections that it stood for and did not win.
+        step_downs: Terms as primary that ended.
+    """
+
+    group: int
+    primary: str | None = None
+    epoch: int = 0
+    promised_epoch: int = 0
+    promised_to: str = ""
+    lease_remaining_seconds: float | None = None
+    won: int = 0
+    lost: int = 0
+    step_downs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSnapshot:
+    """The control plane, as this node knows it.
+
+    Attributes:
+        raft_leader: The Raft leader; None while there is none.
+        map_version: The version of the map; 0 before the cluster is formed.
+        draining: The nodes that shall lead nothing.
+        nominations: Made by this node as the Raft leader.
+        elections: One for each group.
+    """
+
+    raft_leader: str | None = None
+    map_version: int = 0
+    draining: tuple[str, ...] = ()
+    nominations: int = 0
+    elections: tuple[ElectionSnapshot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSnapshot:
     """A shard file on this node.
 
@@ -202,7 +249,8 @@ class NodeSnapshot:
         node_id: Its name there.
         version: Of Headwater.
         not_ready: Why it should get no requests; empty when it is ready.
-        groups: Its groups.
+        groups: Its groups; one that changes its role at this moment is not among them.
+        control: The map, the Raft leader, and the elections.
         shards: Its shard files.
         sessions: The sessions in its memory.
         reads: What was read from it.
@@ -213,6 +261,7 @@ class NodeSnapshot:
     version: str
     not_ready: tuple[str, ...] = ()
     groups: tuple[GroupSnapshot, ...] = ()
+    control: ControlSnapshot = field(default_factory=ControlSnapshot)
     shards: tuple[ShardSnapshot, ...] = ()
     sessions: SessionsSnapshot = field(default_factory=SessionsSnapshot)
     reads: ReadsSnapshot = field(default_factory=ReadsSnapshot)

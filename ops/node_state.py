@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from agent_core.lag import Lag
 from agent_core.log.durable_mark import LogEnd
+from ops.control.control_plane import ControlPlane
+from ops.control.view import MapView
 from ops.following import FollowingGroup
 from ops.leading import LeadingGroup
 from ops.membership import GroupMember
 from ops.node_snapshot import (
+    ControlSnapshot,
+    ElectionSnapshot,
     FollowingSnapshot,
     GroupSnapshot,
     NodeSnapshot,
@@ -39,11 +44,16 @@ class NodeState:
         registry: SessionRegistry,
         reading: Reading,
         members: Mapping[int, GroupMember],
+        *,
+        view: MapView,
+        control: ControlPlane,
     ) -> None:
         self.configuration = configuration
         self._registry = registry
         self._reading = reading
         self._members = members
+        self._view = view
+        self._control = control
         self.starting = True
         self.stopping = False
 
@@ -66,6 +76,13 @@ class NodeState:
             groups=(
                 *(self._led(group) for group in self._leading.values()),
                 *(self._followed(group) for group in self._following.values()),
+            ),
+            control=ControlSnapshot(
+                raft_leader=self._control.raft_leader,
+                map_version=self._view.map.version,
+                draining=tuple(member.node_id for member in self._view.map.members if member.draining),
+                nominations=self._control.nominations,
+                elections=tuple(self._elections()),
             ),
             shards=tuple(self._shards()),
             sessions=SessionsSnapshot(
@@ -105,6 +122,23 @@ class NodeState:
                 yield f"group {number}: {following.follower.state}: {following.follower.reason}"
             if following.shards.trouble is not None:
                 yield f"group {number}: {following.shards.trouble}"
+
+    def _elections(self) -> Iterator[ElectionSnapshot]:
+        now = asyncio.get_running_loop().time()
+        for group, member in self._members.items():
+            placement, promise = self._view.placement(group), member.context.voter.promise
+            lease = member.leading.lease if member.leading is not None else None
+            yield ElectionSnapshot(
+                group=group,
+                primary=placement.primary,
+                epoch=placement.epoch,
+                promised_epoch=promise.epoch,
+                promised_to=promise.candidate,
+                lease_remaining_seconds=lease.remaining_seconds(now) if lease is not None else None,
+                won=member.elections_won,
+                lost=member.elections_lost,
+                step_downs=member.step_downs,
+            )
 
     def _failure(self, leading: LeadingGroup) -> str | None:
         return self._members[leading.context.group].failure

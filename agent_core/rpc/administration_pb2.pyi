@@ -47,6 +47,10 @@ class StatusResponse(_message.Message):
     HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     NOT_READY_FIELD_NUMBER: _builtins.int
+    ELECTIONS_FIELD_NUMBER: _builtins.int
+    RAFT_LEADER_FIELD_NUMBER: _builtins.int
+    MAP_VERSION_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.str
     shard_count: _builtins.int
@@ -54,12 +58,22 @@ class StatusResponse(_message.Message):
     acknowledgement: _builtins.str
     http_address: _builtins.str
     version: _builtins.str
+    raft_leader: _builtins.str
+    """The Raft leader as this node knows it; empty while there is none."""
+    map_version: _builtins.int
+    """The version of the map that this node knows, and the nodes that it calls draining."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupStatus]: ...
     @_builtins.property
     def not_ready(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty when the node is ready."""
 
+    @_builtins.property
+    def elections(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupElection]:
+        """How each group's election stands, whatever this node's role in it."""
+
+    @_builtins.property
+    def draining(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -72,14 +86,65 @@ class StatusResponse(_message.Message):
         http_address: _builtins.str = ...,
         version: _builtins.str = ...,
         not_ready: _abc.Iterable[_builtins.str] | None = ...,
+        elections: _abc.Iterable[Global___GroupElection] | None = ...,
+        raft_leader: _builtins.str = ...,
+        map_version: _builtins.int = ...,
+        draining: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "cluster_id", b"cluster_id", "groups", b"groups", "http_address", b"http_address", "node_id", b"node_id", "not_ready", b"not_ready", "shard_count", b"shard_count", "shard_group_count", b"shard_group_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "cluster_id", b"cluster_id", "draining", b"draining", "elections", b"elections", "groups", b"groups", "http_address", b"http_address", "map_version", b"map_version", "node_id", b"node_id", "not_ready", b"not_ready", "raft_leader", b"raft_leader", "shard_count", b"shard_count", "shard_group_count", b"shard_group_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusResponse: _TypeAlias = StatusResponse  # noqa: Y015
+
+@_typing.final
+class GroupElection(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    PRIMARY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    PROMISED_EPOCH_FIELD_NUMBER: _builtins.int
+    PROMISED_TO_FIELD_NUMBER: _builtins.int
+    LEASE_REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    ELECTIONS_WON_FIELD_NUMBER: _builtins.int
+    ELECTIONS_LOST_FIELD_NUMBER: _builtins.int
+    STEP_DOWNS_FIELD_NUMBER: _builtins.int
+    group: _builtins.int
+    primary: _builtins.str
+    """As the map records it; empty while nobody ever led."""
+    epoch: _builtins.int
+    promised_epoch: _builtins.int
+    """This node's seal: the epoch that it promised to follow nothing below, and to whom."""
+    promised_to: _builtins.str
+    lease_remaining_seconds: _builtins.float
+    """For how long this node may still answer reads without asking anybody; 0 where it does not lead."""
+    elections_won: _builtins.int
+    """Since this node's process started."""
+    elections_lost: _builtins.int
+    step_downs: _builtins.int
+    def __init__(
+        self,
+        *,
+        group: _builtins.int = ...,
+        primary: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        promised_epoch: _builtins.int = ...,
+        promised_to: _builtins.str = ...,
+        lease_remaining_seconds: _builtins.float = ...,
+        elections_won: _builtins.int = ...,
+        elections_lost: _builtins.int = ...,
+        step_downs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elections_lost", b"elections_lost", "elections_won", b"elections_won", "epoch", b"epoch", "group", b"group", "lease_remaining_seconds", b"lease_remaining_seconds", "primary", b"primary", "promised_epoch", b"promised_epoch", "promised_to", b"promised_to", "step_downs", b"step_downs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupElection: _TypeAlias = GroupElection  # noqa: Y015
 
 @_typing.final
 class GroupStatus(_message.Message):

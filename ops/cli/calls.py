@@ -33,7 +33,7 @@ PIPED_COLUMNS = 180
 
 REMEDIES: dict[type[HeadwaterError], str] = {
     NotPrimary: "name the primary with --node",
-    OutcomeUnknown: "repeating the command with the same key, or the same import, is safe",
+    OutcomeUnknown: "repeating the command is safe; an append is repeated with the same --key",
     Overloaded: "try again in a moment",
     QueryRefused: "`SELECT name, sql FROM sqlite_schema` lists tables, views and their columns",
     SessionNotFound: "`headwater sessions` lists those that exist",

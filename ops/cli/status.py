@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent_core.rpc.administration_pb2 import GroupStatus, StatusRequest, StatusResponse
+from agent_core.rpc.administration_pb2 import GroupElection, GroupStatus, StatusRequest, StatusResponse
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
 from ops.cli.plain_text import plain
@@ -32,13 +32,18 @@ NUMBERS = frozenset({"group", "epoch", "durable", "committed", "applied", "lag",
 DISPENSABLE = ("log", "committed", "epoch", "WAL", "group")
 """What a narrow screen goes without, the first one first."""
 
+GROUP_COLUMNS = ("group", "epoch", "primary", "standbys", "sealed")
+
 
 @click.command()
 @nodes_option
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
 def status(nodes: str, watch: bool, as_json: bool) -> None:
-    """Show each node's roles, positions, lag, WAL sizes and acknowledgement mode.
+    """Show who leads which group, the voters' seals, and each node's roles, positions, lag and sizes.
+
+    A seal is the epoch that a voter promised to follow nothing below. Two seals that differ are normal for a moment
+    during an election, and for as long as a voter is away.
 
     Exit code 1 when some node is not ready or not reached, 3 when none is reached.
 
@@ -102,7 +107,13 @@ def status_view(screen: Console, found: Mapping[str, StatusResponse | None]) -> 
     clusters = sorted(
         {f"cluster {answer.cluster_id}, acknowledgement {answer.acknowledgement}" for answer in answers}
     )
-    heading = [Text(plain(cluster), style="bold") for cluster in clusters]
+    heading: list[Text | Table] = [Text(plain(cluster), style="bold") for cluster in clusters]
+    if answers:
+        # Of several nodes the one with the newest map knows best.
+        newest = max(answers, key=lambda answer: (answer.map_version, bool(answer.raft_leader)))
+        heading.append(Text(plain(_control_line(answers, newest))))
+        if newest.elections:
+            heading += [group_table(answers, newest), Text()]
     reasons = [
         Text(f"{plain(answer.node_id)} is not ready: {plain(reason)}", style="red")
         for answer in answers
@@ -126,6 +137,58 @@ def status_table(found: Mapping[str, StatusResponse | None], omitted: Collection
         for row in rows:
             table.add_row(*(row.get(column, "") for column in columns))
     return table
+
+
+def _control_line(answers: Sequence[StatusResponse], newest: StatusResponse) -> str:
+    leader = f"Raft leader {newest.raft_leader}" if newest.raft_leader else "no Raft leader"
+    if newest.raft_leader and newest.raft_leader not in {answer.node_id for answer in answers}:
+        # A member goes on naming a leader that died until there is another.
+        leader += " (not reached)"
+    return f"{leader}, draining: {', '.join(newest.draining)}" if newest.draining else leader
+
+
+def group_table(answers: Sequence[StatusResponse], newest: StatusResponse) -> Table:
+    """One row for each group: who leads it as the map records it, who follows, and which epoch each node sealed."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in GROUP_COLUMNS:
+        table.add_column(column, justify="right" if column in NUMBERS else "left")
+    for election in newest.elections:
+        standbys = [
+            answer.node_id if group.role == "standby" else f"{answer.node_id} ({group.role})"
+            for answer in answers
+            for group in answer.groups
+            if group.group == election.group and group.role != "primary" and answer.node_id != election.primary
+        ]
+        cells = (
+            str(election.group),
+            str(election.epoch),
+            _primary(answers, election),
+            ", ".join(standbys),
+            _seals(answers, election.group),
+        )
+        table.add_row(*(escape(plain(cell)) for cell in cells))
+    return table
+
+
+def _primary(answers: Sequence[StatusResponse], election: GroupElection) -> str:
+    """The primary as the map records it, and whether it says itself that it does not lead."""
+    roles = {
+        answer.node_id: group.role for answer in answers for group in answer.groups if group.group == election.group
+    }
+    if not election.primary:
+        return "nobody"
+    stepped_down = roles.get(election.primary, "primary") != "primary"
+    return f"{election.primary} (stepped down)" if stepped_down else election.primary
+
+
+def _seals(answers: Sequence[StatusResponse], group: int) -> str:
+    """The promised epochs, the highest first, each with the nodes that promised it."""
+    holders: dict[int, list[str]] = {}
+    for answer in answers:
+        for election in answer.elections:
+            if election.group == group:
+                holders.setdefault(election.promised_epoch, []).append(answer.node_id)
+    return "; ".join(f"{epoch} by {', '.join(nodes)}" for epoch, nodes in sorted(holders.items(), reverse=True))
 
 
 def _row(answer: StatusResponse, group: GroupStatus) -> dict[str, str]:

@@ -62,7 +62,7 @@ class ControlPlane:
                 on_map=view.learn,
             )
         self._supervising = supervising
-        self.service = ControlService(view, supervising, self._raft_leader)
+        self.service = ControlService(view, supervising, lambda: self.raft_leader)
         self.attending = Attending(
             pb.Attendance(cluster_id=configuration.cluster.id, node_id=configuration.node.id, instance=uuid4().hex),
             view,
@@ -118,8 +118,15 @@ class ControlPlane:
         for member in self._members.values():
             member.placement_changed()
 
-    def _raft_leader(self) -> str | None:
+    @property
+    def raft_leader(self) -> str | None:
+        """Who leads the Raft members, as far as this node knows."""
         return self.replicated.leader if self.replicated is not None else self._heard_leader or None
+
+    @property
+    def nominations(self) -> int:
+        """Nominations that this node made as the Raft leader."""
+        return self._supervising.nominations if self._supervising is not None else 0
 
     async def _find_leader(self) -> str | None:
         """Who leads the Raft members: known to a member, asked of one by other nodes."""

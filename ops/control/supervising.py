@@ -59,6 +59,7 @@ class Supervising:
     """This node's share of supervision: nothing while another is the Raft leader.
 
     Attributes:
+        nominations: Made by this node, in all its terms as Raft leader.
         supervisor: The decisions; None while this node is not the Raft leader.
     """
 
@@ -87,6 +88,7 @@ class Supervising:
         self._proposals: set[asyncio.Task[None]] = set()
         self._map_changed = asyncio.Event()
         self.supervisor: Supervisor | None = None
+        self.nominations = 0
         self.trouble: str | None = None
         replicated.on_change(self._learn)
         replicated.on_leader_change(self._leader_changed)
@@ -233,6 +235,7 @@ class Supervising:
             case AskForReport(node):
                 self._send(node, pb.ToNode(ask=pb.AskForReport()))
             case Nominate(node, group, number):
+                self.nominations += 1
                 log.info("nominates", group=group, node=node)
                 self._send(node, pb.ToNode(nomination=pb.Nomination(group=group, number=number)))
             case AskToHandOver(node, group, to, number):

@@ -76,6 +76,10 @@ class FakeAdministration(AdministrationServicer):
         self.role = "primary"
         self.pages = b"x" * 16
         self.not_ready: list[str] = []
+        self.promised_epoch = 4
+        self.map_version = 1
+        self.raft_leader = "node-a"
+        self.draining: list[str] = []
         self.resynced: list[list[int]] = []
         self.resync_hangs = False
         self.damaged = self.digest_hangs = False
@@ -90,6 +94,12 @@ class FakeAdministration(AdministrationServicer):
             acknowledgement="quorum",
             groups=[administration_pb2.GroupStatus(role=self.role, epoch=4, state="leading")],
             not_ready=self.not_ready,
+            elections=[
+                administration_pb2.GroupElection(primary="node-a", epoch=4, promised_epoch=self.promised_epoch)
+            ],
+            raft_leader=self.raft_leader,
+            map_version=self.map_version,
+            draining=self.draining,
         )
 
     async def ResyncShards(  # noqa: N802 - gRPC's name
@@ -259,6 +269,36 @@ async def test_the_status_shows_who_is_not_reached_and_who_is_not_ready(node: No
     unready = await headwater("status", "--nodes", node.address)
     assert unready.exit_code == 1
     assert "shard 3 [/is] damaged" in unready.stdout
+
+
+async def test_the_status_shows_who_leads_each_group_and_which_epochs_the_nodes_sealed(
+    node: Node, other: Node
+) -> None:
+    other.administration.role = "standby"
+    other.administration.promised_epoch = 5
+    where = ("--nodes", f"{node.address},{other.address}")
+    told = (await headwater("status", *where)).stdout.splitlines()
+    assert told[1] == "Raft leader node-a"
+    assert told[4].split(maxsplit=4) == ["0", "4", "node-a", "node-b", "5 by node-b; 4 by node-a"]
+
+
+async def test_a_raft_leader_that_is_named_but_not_reached_is_told_as_such(node: Node) -> None:
+    node.administration.raft_leader = "node-b"
+    told = (await headwater("status", "--nodes", node.address)).stdout.splitlines()
+    assert told[1] == "Raft leader node-b (not reached)"
+
+
+async def test_a_primary_that_the_map_still_names_after_it_stepped_down_is_told_as_such(node: Node) -> None:
+    node.administration.role = "standby"
+    told = (await headwater("status", "--nodes", node.address)).stdout.splitlines()
+    assert told[4].split(maxsplit=2)[2] == "node-a (stepped down)            4 by node-a"
+
+
+async def test_of_several_maps_the_status_shows_the_newest(node: Node, other: Node) -> None:
+    other.administration.map_version = 2
+    other.administration.draining = ["node-b"]
+    told = await headwater("status", "--nodes", f"{node.address},{other.address}")
+    assert told.stdout.splitlines()[1] == "Raft leader node-a, draining: node-b"
 
 
 async def test_shards_are_compared_page_by_page(node: Node, other: Node) -> None:

@@ -21,7 +21,7 @@ from ops.cli.calls import run
 from ops.cli.main import COMMANDS, main
 from ops.cli.sessions import payload_of
 
-NODE_COMMANDS = ("import", "append", "show", "sessions", "tail", "query")
+NODE_COMMANDS = ("import", "append", "show", "sessions", "tail", "query", "switchover", "drain", "undrain")
 
 
 def test_the_help_lists_every_command_and_the_exit_codes_without_importing_any() -> None:

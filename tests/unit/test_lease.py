@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,15 @@ def test_a_reader_gives_no_lease() -> None:
 
 def test_a_single_voter_needs_nobody() -> None:
     assert Lease("a", frozenset({"a"}), 1.0).valid(1e9)
+
+
+def test_what_remains_of_a_lease_shrinks_to_nothing_and_never_passes_the_lease_time() -> None:
+    lease = Lease("a", VOTERS, 1.0)
+    assert lease.remaining_seconds(10.0) == 0.0
+    lease.echoed("b", 10.0)
+    assert lease.remaining_seconds(10.5) == pytest.approx(1.0 - DRIFT - 0.5)
+    assert lease.remaining_seconds(12.0) == 0.0
+    assert Lease("a", frozenset({"a"}), 1.0).remaining_seconds(10.0) == 1.0
 
 
 @given(st.dictionaries(st.sampled_from("bcde"), st.floats(0, 100)), st.floats(0, 200))

@@ -16,6 +16,8 @@ from agent_core.lag import Lag
 from ops.metric_catalogue import CATALOGUE, Metric
 from ops.metrics import build_registry
 from ops.node_snapshot import (
+    ControlSnapshot,
+    ElectionSnapshot,
     FollowingSnapshot,
     GroupSnapshot,
     NodeSnapshot,
@@ -67,6 +69,18 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         groups=(
             replace(place, primary=leading, log_disk_reads=4, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
             replace(place, group=1, role="standby", following=following),
+        ),
+        control=ControlSnapshot(
+            raft_leader="node-1",
+            map_version=7,
+            draining=("node-3",),
+            nominations=3,
+            elections=(
+                ElectionSnapshot(
+                    group=0, promised_epoch=4, lease_remaining_seconds=0.5, won=2, lost=1, step_downs=1
+                ),
+                ElectionSnapshot(group=1, promised_epoch=9),
+            ),
         ),
         shards=(ShardSnapshot(shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1),),
         sessions=SessionsSnapshot(live=4, memory_bytes=1 << 20, loads=6, evictions_by_reason={"idle": 2}),
@@ -120,6 +134,23 @@ def test_roles_epochs_and_positions_are_gauges_of_the_group() -> None:
     assert roles == {"primary": 0, "standby": 1, "reader": 0}
     assert value(samples, "group_epoch", group="0") == 4
     assert [value(samples, f"{lsn}_lsn", group="0") for lsn in ("durable", "committed", "applied")] == [12, 11, 10]
+
+
+def test_elections_show_their_outcomes_seals_and_the_lease() -> None:
+    samples = scrape(node())
+    outcomes = [value(samples, "elections_total", group="0", outcome=outcome) for outcome in ("won", "lost")]
+    assert outcomes == [2, 1]
+    assert value(samples, "step_downs_total", group="0") == 1
+    assert [value(samples, "promised_epoch", group=group) for group in ("0", "1")] == [4, 9]
+    assert [value(samples, "lease_remaining_seconds", group=group) for group in ("0", "1")] == [0.5, 0]
+
+
+def test_the_control_plane_shows_who_leads_it_and_whether_the_node_drains() -> None:
+    samples = scrape(node())
+    assert (value(samples, "raft_leader"), value(samples, "node_draining")) == (1, 0)
+    assert (value(samples, "map_version"), value(samples, "nominations_total")) == (7, 3)
+    other = scrape(replace(node(), node_id="node-3"))
+    assert (value(other, "raft_leader"), value(other, "node_draining")) == (0, 1)
 
 
 def test_shards_sessions_build_and_process_are_there() -> None:
