@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.errors import HeadwaterError, InvalidRequest, OutcomeUnknown, Unavailable
 from agent_core.rpc import control_pb2 as pb
@@ -60,7 +61,7 @@ class Operator:
             answer = await self._node.GetMap(pb.GetMapRequest(), timeout=MAP_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, unanswered=Unavailable) from error
-        cluster_map = ClusterMap.from_json(answer.cluster_map)
+        cluster_map = maps.from_json(answer.cluster_map.decode())
         if not cluster_map.version:
             raise Unavailable("the cluster is being formed: a majority of the Raft members must have met once")
         return Told(cluster_map, answer.raft_leader)
@@ -140,7 +141,7 @@ class Operator:
         address = told.map.member(told.raft_leader).grpc_address
         async with grpc.aio.insecure_channel(address, options=client_options()) as channel:
             try:
-                return ClusterMap.from_json((await ask(ControlStub(channel))).cluster_map)
+                return maps.from_json((await ask(ControlStub(channel))).cluster_map.decode())
             except grpc.aio.AioRpcError as error:
                 return from_rpc_error(error, unanswered=OutcomeUnknown)
 

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from click.testing import CliRunner, Result
 
+from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap, Member, Placement
 from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.rpc import control_pb2 as pb
@@ -32,8 +33,13 @@ class Control(ControlServicer):
         self.next_leader: str | None = None
         self.moves = True
 
+    async def Attend(  # type: ignore[override] # noqa: N802 - gRPC's name; nobody attends here
+        self, request_iterator: object, context: Context
+    ) -> None:
+        raise AssertionError("operators do not attend")
+
     async def GetMap(self, request: pb.GetMapRequest, context: Context) -> pb.GetMapResponse:  # noqa: N802 - gRPC's name
-        return pb.GetMapResponse(cluster_map=self.map.to_json(), raft_leader=self.leader)
+        return pb.GetMapResponse(cluster_map=maps.to_json(self.map).encode(), raft_leader=self.leader)
 
     async def Switchover(  # noqa: N802 - gRPC's name
         self, request: pb.SwitchoverRequest, context: Context
@@ -74,7 +80,10 @@ class Cluster:
         self.addresses: dict[str, str] = {}
 
     def form(self, leader: str) -> None:
-        members = tuple(Member(name, address, address, True, address) for name, address in self.addresses.items())
+        members = tuple(
+            Member(name, address, f"127.0.0.1:{port}", True, f"127.0.0.1:{port + 1}")
+            for port, (name, address) in zip((1, 3), self.addresses.items(), strict=True)
+        )
         for node in self.nodes.values():
             node.map = ClusterMap(1, "c", 4, members, (Placement(3, "a"),))
             node.leader = leader
