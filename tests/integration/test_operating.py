@@ -81,8 +81,8 @@ class Cluster:
 
     def form(self, leader: str) -> None:
         members = tuple(
-            Member(name, address, f"127.0.0.1:{port}", True, f"127.0.0.1:{port + 1}")
-            for port, (name, address) in zip((1, 3), self.addresses.items(), strict=True)
+            Member(name, address, f"127.0.0.1:{port}", True, "127.0.0.1:3" if port == 1 else None)
+            for port, (name, address) in enumerate(self.addresses.items(), 1)
         )
         for node in self.nodes.values():
             node.map = ClusterMap(1, "c", 4, members, (Placement(3, "a"),))
