@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 REPORT_SECONDS = 0.2
 """How long a node is silent at most."""
 LONGEST_DELAY_SECONDS = 0.2
+LEADER_CHECK_SECONDS = 0.2
+"""How often an attending node looks whether another leads by now: a leader that hangs ends no stream."""
 
 
 class Attending:
@@ -93,6 +95,31 @@ class Attending:
             await asyncio.sleep(backoff.next_delay())
 
     async def _attend(self, leader: str, backoff: Backoff) -> None:
+        hearing = asyncio.create_task(self._hear(leader, backoff), name=f"attend {leader}")
+        deposed = asyncio.create_task(self._deposed(leader), name=f"watch {leader}")
+        try:
+            await asyncio.wait((hearing, deposed), return_when=asyncio.FIRST_COMPLETED)
+            for ended in (hearing, deposed):
+                if ended.done():
+                    ended.result()
+        finally:
+            for task in (hearing, deposed):
+                task.cancel()
+            await asyncio.gather(hearing, deposed, return_exceptions=True)
+
+    async def _deposed(self, leader: str) -> None:
+        """Wait until another leads.
+
+        Raises:
+            Unavailable: That is so.
+        """
+        found: str | None = leader
+        while found is None or found == leader:
+            await asyncio.sleep(LEADER_CHECK_SECONDS)
+            found = await self._find_leader()
+        raise Unavailable(f"{leader} no longer leads the Raft members, {found} does")
+
+    async def _hear(self, leader: str, backoff: Backoff) -> None:
         call = self._stub_of(leader).Attend()
         reporting: asyncio.Task[None] | None = None
         try:
