@@ -82,7 +82,8 @@ async def differing(cluster: LocalCluster) -> list[ShardComparison]:
 
 async def assert_everywhere(cluster: LocalCluster, expected: Mapping[str, list[bytes]]) -> None:
     """Every node has identical shards and every expected entry, once and in order."""
-    assert await differing(cluster) == []
+    problems = [f"shard {each.shard}: {each.problem}" for each in await differing(cluster)]
+    assert not problems, problems
     async with channels_of(cluster) as channels:
         for channel in channels.values():
             for session_id, payloads in expected.items():
