@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
 from click.testing import CliRunner, Result
@@ -16,6 +19,7 @@ from ops.cli.main import main
 from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan, lay_out
 from ops.failover_demo import run_failover_demo
 from ops.local_cluster import LocalCluster, LocalClusterError
+from ops.operating import Operator
 from tests.e2e.cluster_under_load import assert_everywhere, load
 
 DEADLINE_SECONDS = 30
@@ -146,6 +150,26 @@ async def test_a_node_whose_configuration_names_other_voters_does_not_start(tmp_
             LocalClusterError, match=r"voters is \(node-1, node-2, node-3\) there and \(node-1, node-2\)"
         ):
             await cluster.start_node("node-2")
+
+
+async def test_a_primary_that_hangs_while_it_leads_the_raft_members_is_replaced(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+        leader = next(iter((await statuses(cluster)).values()))["raft_leader"]
+        other = next(node for node in cluster.configurations if node != leader)
+        await switch_over(0, leader, cluster.address(other).grpc_address)
+        pid = cluster.pid(leader)
+        assert pid is not None
+        os.killpg(pid, signal.SIGSTOP)
+        try:
+            async with (
+                asyncio.timeout(DEADLINE_SECONDS),
+                grpc.aio.insecure_channel(cluster.address(other).grpc_address) as channel,
+            ):
+                while (await Operator(channel).ask()).map.placements[0].primary == leader:
+                    await asyncio.sleep(0.05)
+        finally:
+            os.killpg(pid, signal.SIGCONT)
+        await cluster.wait_ready()
 
 
 async def test_the_failover_demonstration_holds(tmp_path: Path) -> None:
