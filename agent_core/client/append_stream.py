@@ -18,6 +18,9 @@ from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResults
 from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.rpc_errors import from_rpc_error
 
+STALL_SECONDS = 1.2
+"""When nothing is heard of appends for so long, the node may hang: another one is tried, which costs little."""
+
 Stream = grpc.aio.StreamStreamCall[AppendBatch, AppendResults]
 
 
@@ -121,6 +124,7 @@ class AppendStream:
         self._heard_at = self._loop.time()
         receiving = self._loop.create_task(self._receive(call))
         sending = self._loop.create_task(self._send(call))
+        watching = self._loop.create_task(self._watch(self._stalled))
         try:
             await asyncio.wait({receiving, sending, self._stalled}, return_when=asyncio.FIRST_COMPLETED)
             if self._stalled.done():
@@ -132,15 +136,24 @@ class AppendStream:
         finally:
             self._stalled.cancel()
             self._stalled = None
-            for task in (sending, receiving):
+            for task in (sending, receiving, watching):
                 task.cancel()
             call.cancel()
-            await asyncio.wait({sending, receiving})
+            await asyncio.wait({sending, receiving, watching})
+
+    async def _watch(self, stalled: asyncio.Future[None]) -> None:
+        while not stalled.done():
+            await asyncio.sleep(STALL_SECONDS / 4)
+            silent_seconds = self._loop.time() - self._heard_at
+            if self.queue.in_flight and silent_seconds >= STALL_SECONDS and not stalled.done():
+                stalled.set_result(None)
 
     async def _send(self, call: Stream) -> None:
         queue, sendable = self.queue, self._sendable
         while True:
             await sendable.wait()
+            if not queue.in_flight:
+                self._heard_at = self._loop.time()  # until now there was nothing to answer
             # Everyone who was woken in this turn of the event loop may still join.
             await asyncio.sleep(0)
             batch = queue.drain()

@@ -14,6 +14,9 @@ from agent_core.client.endpoints import Endpoints
 from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable
 from agent_core.rpc_errors import from_rpc_error
 
+FIRST_ATTEMPT_SECONDS = 1.5
+"""A node may hang: so long it is waited for at first, then twice as long each time."""
+
 Response = TypeVar("Response", bound=Message)
 
 
@@ -44,6 +47,7 @@ async def call_unary(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
     backoff = new_backoff()
+    attempt_seconds = FIRST_ATTEMPT_SECONDS
     # An attempt that was lost on the way stays lost: a later refusal does not show that nothing was written.
     lost: HeadwaterError | None = None
     while True:
@@ -52,7 +56,7 @@ async def call_unary(
         try:
             channel = await endpoints.connected(deadline - loop.time())
             invoke: Any = getattr(stub(channel), method)
-            timeout = max(deadline - loop.time(), 0.001)
+            timeout = max(min(deadline - loop.time(), attempt_seconds), 0.001)
             return cast("Response", await invoke(request, timeout=timeout, metadata=DIRECT))
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure, unanswered=unanswered)
@@ -65,6 +69,7 @@ async def call_unary(
         pause = backoff.next_delay()
         if loop.time() + pause >= deadline:
             raise lost or error
+        attempt_seconds *= 2
         if isinstance(error, NotPrimary):
             endpoints.redirected(address, error)
         elif isinstance(error, (Unavailable, OutcomeUnknown)):
