@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
+# What the tests run that is not Python, each with the Debian package that brings it.
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus
 
 .DEFAULT_GOAL := help
 
@@ -27,7 +29,10 @@ setup: $(VENV)/.installed ## Create .venv and install what the lock file names.
 demo: setup ## Start a primary and two standbys, load them, and compare them (DEMO_SECONDS=20 ends by itself).
 	@$(BIN)/headwater demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-test: setup ## Run every test.
+test-programs:
+	@sh ops/require_programs.sh $(TEST_PROGRAMS)
+
+test: setup test-programs ## Run every test.
 	$(BIN)/python -m pytest
 
 check: setup ## Lint, types, formatting, generated code up to date.
@@ -57,4 +62,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench proto generate-stubs check-stubs lock clean
+.PHONY: help setup demo test test-programs check bench proto generate-stubs check-stubs lock clean

@@ -43,8 +43,17 @@ def _define(name: str, kind: Kind, labels: str, description: str) -> Metric:
 
 NODE = _define("node", "info", "cluster node version", "The node, its cluster, and its version of Headwater.")
 READY = _define("node_ready", "gauge", "", "1 when the node is ready for requests, else 0.")
+FILESYSTEM_BYTES = _define(
+    "filesystem_size_bytes", "gauge", "", "Size of the filesystem that holds the node's data directory."
+)
+FILESYSTEM_AVAILABLE_BYTES = _define(
+    "filesystem_available_bytes", "gauge", "", "What the node can still write to that filesystem."
+)
 
 GROUP_ROLE = _define("group_role", "gauge", "group role", "1 for the role that the node has in the group, else 0.")
+GROUP_SERVING = _define(
+    "group_serving", "gauge", "group", "1 when the node leads the group and takes its writes, else 0."
+)
 GROUP_EPOCH = _define("group_epoch", "gauge", "group", "Epoch that the node leads or follows.")
 DURABLE_LSN = _define("durable_lsn", "gauge", "group", "Last record that the node's log holds with fsync.")
 COMMITTED_LSN = _define("committed_lsn", "gauge", "group", "Last record that the node knows to be committed.")
@@ -76,6 +85,10 @@ WRITER_FAILED = _define(
     "writer_failed", "gauge", "group reason", "1 when the group's writer has stopped for good, else 0."
 )
 
+VOTERS = _define("voters", "gauge", "group", "Nodes that vote in the group, as its primary is configured.")
+VOTERS_CONNECTED = _define(
+    "voters_connected", "gauge", "group", "Voters with a stream from this primary, which counts itself."
+)
 STANDBY_CONNECTED = _define(
     "standby_connected", "gauge", "group standby", "1 when the standby has a stream from this primary, else 0."
 )
@@ -115,6 +128,9 @@ APPLY_SECONDS = _define(
     "apply_duration_seconds", "histogram", "group", "Time to apply what was merged into one transaction."
 )
 RESYNCS = _define("resyncs", "counter", "group", "Shards made equal to the primary's by their differing pages.")
+SHARDS_AWAITING_RESYNC = _define(
+    "shards_awaiting_resync", "gauge", "group", "Shards of this standby that the log alone cannot continue."
+)
 RESYNC_BYTES = _define("resync_received_bytes", "counter", "group", "Pages received by resyncs.")
 
 SHARD_BYTES = _define("shard_size_bytes", "gauge", "group shard", "Size of the shard's database file.")

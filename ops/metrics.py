@@ -96,6 +96,8 @@ def _add(family: Family, metric: Metric, labels: Sequence[str], value: float | H
 def _samples(node: NodeSnapshot) -> Iterator[Sample]:
     yield catalogue.NODE, (node.cluster_id, node.node_id, node.version), 1
     yield catalogue.READY, (), not node.not_ready
+    yield catalogue.FILESYSTEM_BYTES, (), node.filesystem_bytes
+    yield catalogue.FILESYSTEM_AVAILABLE_BYTES, (), node.filesystem_available_bytes
     for group in node.groups:
         yield from _group_samples(group)
     for shard in node.shards:
@@ -107,6 +109,7 @@ def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
     label = (str(group.group),)
     for role in ROLES:
         yield catalogue.GROUP_ROLE, (*label, role), role == group.role
+    yield catalogue.GROUP_SERVING, label, group.primary is not None and group.primary.serving
     yield catalogue.GROUP_EPOCH, label, group.epoch
     yield catalogue.DURABLE_LSN, label, group.durable_lsn
     yield catalogue.COMMITTED_LSN, label, group.committed_lsn
@@ -136,6 +139,8 @@ def _primary_samples(label: tuple[str], primary: PrimarySnapshot) -> Iterator[Sa
     yield catalogue.UNCOMMITTED_BYTES, label, primary.uncommitted_bytes
     failed = primary.failure is not None
     yield catalogue.WRITER_FAILED, (*label, primary.failure_reason if failed else ""), failed
+    yield catalogue.VOTERS, label, primary.voters
+    yield catalogue.VOTERS_CONNECTED, label, primary.voters_connected
     for standby in primary.standbys:
         labels = (*label, standby.node_id)
         yield catalogue.STANDBY_CONNECTED, labels, standby.connected
@@ -158,6 +163,7 @@ def _following_samples(label: tuple[str], following: FollowingSnapshot) -> Itera
     yield catalogue.APPLIED, label, following.applied_transactions
     yield catalogue.APPLY_SECONDS, label, following.apply_seconds
     yield catalogue.RESYNCS, label, following.resyncs
+    yield catalogue.SHARDS_AWAITING_RESYNC, label, following.shards_awaiting_resync
     yield catalogue.RESYNC_BYTES, label, following.resync_bytes
 
 

@@ -53,6 +53,9 @@ class PrimarySnapshot:
         uncommitted_bytes: Their bytes.
         failure: Why the writer stopped for good; None while it works.
         failure_reason: The failure in one word, for a label.
+        serving: Whether its epoch is open and it takes writes.
+        voters: The group's voters, itself among them.
+        voters_connected: Those of them with a stream, itself counted.
         standbys: The other nodes of the group.
     """
 
@@ -69,6 +72,9 @@ class PrimarySnapshot:
     uncommitted_bytes: int = 0
     failure: str | None = None
     failure_reason: str = "failed"
+    serving: bool = False
+    voters: int = 1
+    voters_connected: int = 1
     standbys: tuple[StandbySnapshot, ...] = ()
 
 
@@ -84,7 +90,8 @@ class FollowingSnapshot:
         applied_transactions: Records applied to shards.
         apply_seconds: Time to apply what was merged into one transaction of a shard.
         resyncs: Shards made equal to the primary's by their differing pages.
-        resync_bytes: Pages received for that.
+        shards_awaiting_resync: Shards that the log alone cannot continue.
+        resync_bytes: Pages received for resyncs.
         failure: Why following stopped for good; None while it goes on or tries to.
     """
 
@@ -95,6 +102,7 @@ class FollowingSnapshot:
     applied_transactions: int = 0
     apply_seconds: Histogram | None = None
     resyncs: int = 0
+    shards_awaiting_resync: int = 0
     resync_bytes: int = 0
     failure: str | None = None
 
@@ -179,6 +187,8 @@ class NodeSnapshot:
         node_id: Its name there.
         version: Of Headwater.
         not_ready: Why it should get no requests; empty when it is ready.
+        filesystem_bytes: Size of the filesystem that holds its data; None when that cannot be told.
+        filesystem_available_bytes: What it can still write there; None likewise.
         groups: Its groups.
         shards: Its shard files.
         sessions: The sessions in its memory.
@@ -188,6 +198,8 @@ class NodeSnapshot:
     node_id: str
     version: str
     not_ready: tuple[str, ...] = ()
+    filesystem_bytes: int | None = None
+    filesystem_available_bytes: int | None = None
     groups: tuple[GroupSnapshot, ...] = ()
     shards: tuple[ShardSnapshot, ...] = ()
     sessions: SessionsSnapshot = field(default_factory=SessionsSnapshot)

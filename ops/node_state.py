@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from agent_core.errors import OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.lag import Lag
+from agent_core.quorum import Acknowledgement
 from ops.following import FollowingGroup
 from ops.leading import LeadingGroup
 from ops.node_snapshot import (
@@ -24,6 +28,8 @@ from primary.registry import SessionRegistry
 from replica.following import FollowerState
 
 VERSION = version("headwater")
+FAILURES = tuple(error.code for error in (OutcomeUnknown, Unavailable, WriteFailed))
+"""What a group's writer answers when it cannot acknowledge."""
 
 
 class NodeState:
@@ -46,11 +52,14 @@ class NodeState:
     def snapshot(self) -> NodeSnapshot:
         """The node at this moment."""
         counters = self._registry.counters
+        filesystem_bytes, available_bytes = _filesystem(self.configuration.node.data_directory)
         return NodeSnapshot(
             cluster_id=self.configuration.cluster.id,
             node_id=self.configuration.node.id,
             version=VERSION,
             not_ready=tuple(self._not_ready()),
+            filesystem_bytes=filesystem_bytes,
+            filesystem_available_bytes=available_bytes,
             groups=(
                 *(self._led(group) for group in self._leading.values()),
                 *(self._followed(group) for group in self._following.values()),
@@ -82,14 +91,21 @@ class NodeState:
     def _led(self, leading: LeadingGroup) -> GroupSnapshot:
         log, writer = leading.context.log, leading.writer
         committed_lsn = leading.tracker.committed_lsn if leading.tracker is not None else 0
+        standbys = tuple(_standbys(leading))
+        voters = {node.node_id for node in leading.context.cluster.voters()}
         primary = PrimarySnapshot(
-            failure=self.failures.get(leading.context.group), standbys=tuple(_standbys(leading))
+            failure=self.failures.get(leading.context.group),
+            voters=len(voters),
+            voters_connected=1 + sum(standby.connected and standby.node_id in voters for standby in standbys),
+            standbys=standbys,
         )
         if writer is not None:
             counters = writer.counters
-            primary = PrimarySnapshot(
-                appends_by_acknowledgement={str(mode): n for mode, n in counters.acknowledged.items()},
-                failed_appends_by_reason=dict(counters.failed),
+            primary = replace(
+                primary,
+                # From zero on: a counter that appears with its first event hides that event from rate().
+                appends_by_acknowledgement={str(mode): counters.acknowledged[mode] for mode in Acknowledgement},
+                failed_appends_by_reason=dict.fromkeys(FAILURES, 0) | counters.failed,
                 append_seconds=counters.append_seconds,
                 commits=counters.transactions,
                 batch_entries=counters.batch_mutations,
@@ -99,8 +115,8 @@ class NodeState:
                 queue_bytes=writer.queued_bytes,
                 uncommitted_transactions=writer.unreleased,
                 uncommitted_bytes=writer.unreleased_bytes,
-                failure=writer.failure or self.failures.get(leading.context.group),
-                standbys=primary.standbys,
+                failure=writer.failure or primary.failure,
+                serving=leading.waiting_for is None and not (writer.failure or primary.failure),
             )
         return GroupSnapshot(
             group=leading.context.group,
@@ -135,6 +151,7 @@ class NodeState:
                 },
                 applied_transactions=sum(applier.transactions_applied for applier in shards.appliers.values()),
                 resyncs=shards.counters.resyncs,
+                shards_awaiting_resync=len(shards.needs_resync),
                 resync_bytes=shards.counters.resync_bytes,
                 failure=follower.reason if follower.state is FollowerState.DIVERGED else None,
             ),
@@ -177,6 +194,15 @@ def _standbys(leading: LeadingGroup) -> Iterator[StandbySnapshot]:
             lag=lag,
             sent_bytes=progress.sent_bytes,
         )
+
+
+def _filesystem(directory: Path) -> tuple[int | None, int | None]:
+    """Bytes of the filesystem around `directory`, and those that can still be written."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return None, None
+    return usage.total, usage.free
 
 
 def _wal(path: Path) -> Path:

@@ -44,6 +44,9 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         batch_transactions=histogram(BATCH_SIZES, 1, 16),
         captured_bytes=4096,
         queue_entries=5,
+        serving=True,
+        voters=3,
+        voters_connected=2,
         standbys=(
             StandbySnapshot(
                 node_id="node-2", connected=True, durable_lsn=11, lag=Lag(1, 300, 0.002), sent_bytes=9000
@@ -57,6 +60,7 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         refused_records_by_reason={"checksum": 1},
         apply_seconds=histogram(LATENCY_SECONDS, 0.0002),
         resyncs=2,
+        shards_awaiting_resync=1,
         resync_bytes=8192,
     )
     place = GroupSnapshot(group=0, role="primary", epoch=4, durable_lsn=12, committed_lsn=11, applied_lsn=10)
@@ -64,6 +68,8 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         cluster_id="test",
         node_id="node-1",
         version="0.1.0",
+        filesystem_bytes=1 << 40,
+        filesystem_available_bytes=1 << 38,
         groups=(
             replace(place, primary=leading, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
             replace(place, group=1, role="standby", following=following),
@@ -117,6 +123,21 @@ def test_roles_epochs_and_positions_are_gauges_of_the_group() -> None:
     assert roles == {"primary": 0, "standby": 1, "reader": 0}
     assert value(samples, "group_epoch", group="0") == 4
     assert [value(samples, f"{lsn}_lsn", group="0") for lsn in ("durable", "committed", "applied")] == [12, 11, 10]
+
+
+def test_a_group_shows_whether_it_is_served_and_by_how_many_voters() -> None:
+    samples = scrape(node())
+    assert [value(samples, "group_serving", group=group) for group in ("0", "1")] == [1, 0]
+    assert (value(samples, "voters", group="0"), value(samples, "voters_connected", group="0")) == (3, 2)
+    assert value(samples, "shards_awaiting_resync", group="1") == 1
+
+
+def test_the_room_on_the_disk_shows_where_it_can_be_told() -> None:
+    samples = scrape(node())
+    assert value(samples, "filesystem_size_bytes") == 1 << 40
+    assert value(samples, "filesystem_available_bytes") == 1 << 38
+    unknown = scrape(replace(node(), filesystem_available_bytes=None))
+    assert ("headwater_filesystem_available_bytes", ()) not in unknown
 
 
 def test_shards_sessions_build_and_process_are_there() -> None:
