@@ -40,6 +40,7 @@ check: setup ## Lint, types, formatting, generated code up to date.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@$(MAKE) --no-print-directory STUBS=$$(mktemp -d) check-stubs
+	@$(BIN)/python ops/grafana/dashboard.py | cmp - ops/grafana/headwater.json || { echo "stale: run make dashboard"; exit 1; }
 
 bench: setup ## Measure speed and size; prints JSON.
 	@for what in append lag; do $(BIN)/headwater bench $$what --json || exit 1; done
@@ -54,6 +55,9 @@ generate-stubs:
 check-stubs: generate-stubs
 	@for stub in $(STUBS)/agent_core/rpc/*; do cmp "$$stub" "agent_core/rpc/$$(basename $$stub)" || { echo "stale: run make proto"; exit 1; }; done
 
+dashboard: setup ## Generate ops/grafana/headwater.json from ops/grafana/dashboard.py.
+	$(BIN)/python ops/grafana/dashboard.py > ops/grafana/headwater.json
+
 lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds.
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -62,4 +66,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-programs check bench proto generate-stubs check-stubs lock clean
+.PHONY: help setup demo test test-programs check bench proto dashboard generate-stubs check-stubs lock clean
