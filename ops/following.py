@@ -13,6 +13,7 @@ from replica.following import Follower
 from replica.group_shards import Keeping
 from replica.incoming import FollowerSettings
 from replica.standby_group import StandbyGroup
+from replica.tracing import ApplyTraces
 
 
 class FollowingGroup:
@@ -61,6 +62,9 @@ class FollowingGroup:
         applied(shards.applied)
         shards.on_applied(applied)
         heartbeat_seconds = configuration.replication.heartbeat_seconds
+        traces = None if context.tracer is None else ApplyTraces(context.tracer, context.group)
+        if traces is not None:
+            shards.on_applied(traces.applied)
         follower = Follower(
             node_id=context.node_id,
             cluster_id=cluster.cluster_id,
@@ -69,6 +73,7 @@ class FollowingGroup:
             replication_log=context.log,
             voter=context.voter,
             shards=shards,
+            on_traced=None if traces is None else traces.received,
             connect=lambda: context.peers.stub(context.primary),
             settings=FollowerSettings(heartbeat_seconds=heartbeat_seconds, silence_seconds=20 * heartbeat_seconds),
         )

@@ -13,6 +13,7 @@ from agent_core.cluster import Cluster
 from agent_core.log.log import ReplicationLog
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
 from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.tracing import Tracer
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
 from replica.reading.positions import AppliedPositions
@@ -59,6 +60,7 @@ class GroupContext:
         voter: Keeps this node's promises for the group.
         peers: Reaches the other nodes.
         positions: Told how far the group's shards are.
+        tracer: Records traced appends; None: nothing is traced.
     """
 
     configuration: NodeConfiguration
@@ -68,6 +70,7 @@ class GroupContext:
     voter: Voter
     peers: Peers
     positions: AppliedPositions
+    tracer: Tracer | None = None
 
     @classmethod
     def open(
@@ -77,6 +80,8 @@ class GroupContext:
         peers: Peers,
         positions: AppliedPositions,
         executor: ThreadPoolExecutor,
+        *,
+        tracer: Tracer | None = None,
     ) -> GroupContext:
         """Open the group's log and promise.
 
@@ -100,7 +105,7 @@ class GroupContext:
             last=lambda: log.last,
             executor=executor,
         )
-        return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions)
+        return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions, tracer)
 
     @property
     def node_id(self) -> str:

@@ -23,6 +23,7 @@ from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_ov
 from primary.registry import SessionRegistry
 from primary.resync_source import ResyncSource
 from primary.streaming import StandbyStreams, StreamSettings
+from primary.tracing import GroupTraces
 from primary.unlogged import log_unlogged
 from primary.writer import GroupWriter, WriterSettings
 from replica.group_shards import GroupShards, Keeping
@@ -54,6 +55,7 @@ class LeadingGroup:
         self.tracker: CommitTracker | None = None
         self.epoch = 0
         self._registry = registry
+        self._traces: GroupTraces | None = None
         self._thread: DatabaseThread[GroupDatabase] | None = None
 
     async def run(self) -> None:
@@ -156,6 +158,7 @@ class LeadingGroup:
         )
         self._thread = thread
         opening_lsn = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
+        traces = self._traces = None if context.tracer is None else GroupTraces(context.tracer)
         tracker = self.tracker = CommitTracker(context.node_id, voters, opening_lsn)
         streams = self.streams = StandbyStreams(
             Identity(context.cluster.cluster_id, layout, context.group, context.node_id, self.epoch),
@@ -164,6 +167,7 @@ class LeadingGroup:
             committed=lambda: tracker.committed_lsn,
             on_durable=self._durable,
             on_fenced=self._fenced,
+            traces=None if traces is None else traces.sent,
             settings=StreamSettings(
                 heartbeat_seconds=configuration.replication.heartbeat_seconds,
                 window_bytes=configuration.replication.window_mib * MIB,
@@ -192,9 +196,10 @@ class LeadingGroup:
                     queue_bytes=limits.queue_bytes,
                 ),
             ),
-            on_logged=streams.doorbell.ring,
+            on_logged=self._logged,
             on_released=self._registry.released,
             on_committed=self._committed,
+            on_batch=None if traces is None else traces.batched,
         )
         self.writer.start()
         self._wait_for(f"a quorum must hold the record {self.epoch}:{opening_lsn} that opens epoch {self.epoch}")
@@ -210,7 +215,15 @@ class LeadingGroup:
             log.info("group is not served yet", group=self.context.group, reason=reason)
         self.waiting_for = reason
 
+    def _logged(self) -> None:
+        if self._traces is not None:
+            self._traces.logged()
+        if self.streams is not None:
+            self.streams.doorbell.ring()
+
     def _durable(self, node: str, lsn: int) -> None:
+        if self._traces is not None:
+            self._traces.durable(node, lsn)
         if self.writer is not None:
             self.writer.durable(node, lsn)
 

@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
@@ -37,6 +38,9 @@ from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
+
+if TYPE_CHECKING:
+    from agent_core.open_telemetry import OpenTelemetryTracer
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +112,9 @@ class Node:
         positions = AppliedPositions(layout.shard_group_count)
         peers = Peers(self._cluster)
         stack.push_async_callback(peers.close)
+        tracer = _tracer(configuration)
+        if tracer is not None:
+            stack.push_async_callback(asyncio.to_thread, tracer.close)
         directory = configuration.node.data_directory
         loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="session loader")
         stack.push_async_callback(loader.close)
@@ -122,7 +129,7 @@ class Node:
         stack.push_async_callback(reading.close)
         contexts = {}
         for group in range(layout.shard_group_count):
-            context = GroupContext.open(configuration, group, peers, positions, executor)
+            context = GroupContext.open(configuration, group, peers, positions, executor, tracer=tracer)
             stack.callback(context.log.close)
             contexts[group] = context
         for group, context in contexts.items():
@@ -133,7 +140,11 @@ class Node:
         add_ReadingServicer_to_server(reading_service, server)
         add_SessionsServicer_to_server(
             SessionsService(
-                registry, layout, WriteChecks(configuration.limits.entry_bytes), reading_service.list_sessions
+                registry,
+                layout,
+                WriteChecks(configuration.limits.entry_bytes),
+                reading_service.list_sessions,
+                tracer,
             ),
             server,
         )
@@ -170,6 +181,21 @@ class Node:
         except (HeadwaterError, OSError) as error:
             self._state.failures[leading.context.group] = str(error)
             log.exception("group failed", group=leading.context.group)
+
+
+def _tracer(configuration: NodeConfiguration) -> OpenTelemetryTracer | None:
+    """The node's tracer where a collector is configured; else the libraries are not even imported."""
+    endpoint = configuration.tracing.endpoint
+    if not endpoint:
+        return None
+    try:
+        from agent_core.open_telemetry import OpenTelemetryTracer  # noqa: PLC0415
+    except ImportError as error:
+        raise HeadwaterError(
+            f"tracing.endpoint is {endpoint!r}, and {error.name} is not installed; install headwater[tracing], "
+            "or leave the endpoint empty"
+        ) from error
+    return OpenTelemetryTracer(endpoint, service="headwater", instance=configuration.node.id)
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

@@ -161,6 +161,12 @@ class ReplicationSection(Section):
         return self
 
 
+class TracingSection(Section):
+    """Traces of single appends, for an OpenTelemetry collector."""
+
+    endpoint: str = Field(default="", max_length=300, pattern=r"^(https?://[^\s/]+)?$")
+
+
 class LogSection(Section):
     """The node's own structured log, written to standard error."""
 
@@ -179,6 +185,7 @@ class NodeConfiguration(Section):
     sessions: SessionsSection = SessionsSection()
     storage: StorageSection = StorageSection()
     replication: ReplicationSection = ReplicationSection()
+    tracing: TracingSection = TracingSection()
     log: LogSection = LogSection()
 
     @cached_property

@@ -80,6 +80,7 @@ class GroupWriter:
         on_logged: Called, on the loop, when the log has grown and may be streamed.
         on_released: Called for each mutation that becomes visible, before its callers hear of it.
         on_committed: Called with the committed lsn when it rises.
+        on_batch: Called with each batch before it is written.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class GroupWriter:
         on_logged: Callable[[], None],
         on_released: Callable[[Mutation], None],
         on_committed: Callable[[int], None],
+        on_batch: Callable[[list[Transaction]], None] | None = None,
     ) -> None:
         self._thread = thread
         self._tracker = tracker
         self._settings = settings
         self._on_released = on_released
         self._on_committed = on_committed
+        self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
         self._logged = lambda: self._loop.call_soon_threadsafe(on_logged)
         local = settings.acknowledgement is Acknowledgement.LOCAL
@@ -232,6 +235,8 @@ class GroupWriter:
 
     async def _write_batch(self) -> None:
         transactions = self._accumulator.close_batch()
+        if self._on_batch is not None:
+            self._on_batch(transactions)
         self._make_room()
         try:
             written = await self._thread.run(self.database.write, transactions, self._logged)

@@ -93,7 +93,7 @@ def test_a_misspelt_variable_is_refused(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HEADWATER_LIMIT__ENTRY_BYTES", "1")
     assert problems_of(file) == (
         "HEADWATER_LIMIT__ENTRY_BYTES (from the environment) names no section; allowed are "
-        "cluster, node, nodes, groups, limits, sessions, storage, replication, log",
+        "cluster, node, nodes, groups, limits, sessions, storage, replication, tracing, log",
         "limits.entry_byte is not a setting (from the environment); did you mean limits.entry_bytes?",
     )
 
@@ -249,3 +249,12 @@ def test_the_sample_parses_and_names_every_key_with_its_default() -> None:
                 default = key_field.get_default(call_default_factory=True)
                 expected = str(default) if isinstance(default, Path) else default
                 assert (section, key, table[key]) == (section, key, expected)
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:4317", "ftp://collector:4317", "http://", "http://a b"])
+def test_a_collector_is_named_by_its_whole_address(
+    file: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HEADWATER_TRACING__ENDPOINT", endpoint)
+    (problem,) = problems_of(file)
+    assert problem.startswith(f"tracing.endpoint is '{endpoint}' (from the environment)"), problem
