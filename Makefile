@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
 # What the tests run that is not Python, each with the Debian package that brings it.
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd
 
 .DEFAULT_GOAL := help
 

@@ -257,4 +257,7 @@ def test_a_collector_is_named_by_its_whole_address(
 ) -> None:
     monkeypatch.setenv("HEADWATER_TRACING__ENDPOINT", endpoint)
     (problem,) = problems_of(file)
-    assert problem.startswith(f"tracing.endpoint is '{endpoint}' (from the environment)"), problem
+    assert problem == (
+        f"tracing.endpoint is '{endpoint}'; allowed are http://HOST:PORT and https://HOST:PORT of a collector that "
+        "takes OTLP over gRPC, or nothing"
+    )
