@@ -21,6 +21,8 @@ from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.integration.collector import Collected, Collector, collector
 
+STAGES = 8
+"""Spans of one append: four, and two more for each of two standbys."""
 MESSAGE = {"role": "user", "content": "hello"}
 
 
@@ -37,8 +39,21 @@ def plan(found: Collector) -> ClusterPlan:
     return ClusterPlan(base_port=0, settings={"tracing": {"endpoint": found.endpoint}})
 
 
+@pytest.fixture(autouse=True)
+def spans_are_sent_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after five seconds; nodes inherit it."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+
+
+async def collected(found: Collector, count: int) -> None:
+    """Wait until so many spans came."""
+    async with asyncio.timeout(20):
+        while len(found.spans) < count:
+            await asyncio.sleep(0.02)
+
+
 async def applied_everywhere(cluster: LocalCluster, session_id: str, entries: int) -> None:
-    """Wait until each standby shows the session's entries."""
+    """Wait until each node shows the session's entries."""
     async with asyncio.timeout(20):
         for node in cluster.addresses:
             async with Reader(node.grpc_address) as reader:
@@ -60,8 +75,8 @@ async def test_one_append_shows_as_one_trace_across_client_primary_and_standbys(
                 async with Client(cluster.address("node-1").grpc_address, tracer=tracer) as client:
                     session = await client.create_session()
                     appended = await client.append(session.session_id, "message", MESSAGE)
-            await applied_everywhere(cluster, session.session_id, 1)
-        # Stopped nodes have sent what they held.
+            await collected(found, STAGES)
+        # Stopped nodes have sent whatever else they held.
         spans = {
             (each.instance, each.span.name, each.attributes.get("headwater.standby")): each for each in found.spans
         }
@@ -104,7 +119,7 @@ async def test_appends_that_share_a_batch_each_get_their_own_trace(tmp_path: Pat
                     await asyncio.gather(
                         *(client.append(session.session_id, "message", MESSAGE) for _ in range(20))
                     )
-            await applied_everywhere(cluster, session.session_id, 20)
+            await collected(found, 20 * STAGES)
     traces: dict[bytes, list[str]] = {}
     for each in found.spans:
         traces.setdefault(each.span.trace_id, []).append(each.span.name)
