@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
 # What the tests run that is not Python, each with the Debian package that brings it.
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd sqlite3=sqlite3
 
 .DEFAULT_GOAL := help
 
@@ -29,6 +29,9 @@ setup: $(VENV)/.installed ## Create .venv and install what the lock file names.
 demo: setup ## Start a primary and two standbys, load them, and compare them (DEMO_SECONDS=20 ends by itself).
 	@$(BIN)/headwater demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
+failover-demo: setup ## Kill a primary under load, let it come back, and count what was lost.
+	@$(BIN)/headwater failover-demo
+
 test-programs:
 	@sh ops/require_programs.sh $(TEST_PROGRAMS)
 
@@ -43,7 +46,7 @@ check: setup ## Lint, types, formatting, generated code up to date.
 	@$(BIN)/python ops/grafana/dashboard.py | cmp - ops/grafana/headwater.json || { echo "stale: run make dashboard"; exit 1; }
 
 bench: setup ## Measure speed and size; prints JSON.
-	@for what in append lag; do $(BIN)/headwater bench $$what --json || exit 1; done
+	@for what in append lag length catchup resync memory dashboards sessions; do $(BIN)/headwater bench $$what --json || exit 1; done
 
 proto: setup ## Generate agent_core/rpc from proto/.
 	@$(MAKE) --no-print-directory STUBS=. generate-stubs
@@ -66,4 +69,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-programs check bench proto dashboard generate-stubs check-stubs lock clean
+.PHONY: help setup demo failover-demo test test-programs check bench proto dashboard generate-stubs check-stubs lock clean

@@ -1,21 +1,24 @@
-"""A cluster as its configuration names it: nodes, their addresses, and which node leads which group.
+"""A cluster as its configuration names it: nodes, their addresses, and what each takes part in.
 
 Immutable values that are right by construction. Problems speak of keys as configuration files write them
-(`nodes[1].grpc`, `groups.primaries.0`), since that is where someone will mend them.
+(`nodes[1].grpc`), since that is where someone will mend them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from agent_core.routing import ShardLayout
 
 MAX_VOTERS = 7
 """More voters cost latency without making a loss noticeably less likely; further nodes join as readers."""
+
+RAFT_MEMBERS = (1, 3, 5)
+"""How many nodes may keep the cluster's map."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 NAME_ALLOWED = "1 to 63 letters, digits, dots, underscores or hyphens, the first a letter or digit"
@@ -26,7 +29,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - named in order to be r
 
 
 class InvalidCluster(ValueError):
-    """Nodes or placement are wrong; each of `problems` is a sentence that names key, value and what is allowed."""
+    """The nodes are wrong; each of `problems` is a sentence that names key, value and what is allowed."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -54,6 +57,15 @@ class HostPort(NamedTuple):
         raise ValueError(f"{address!r} is not an address; allowed is {ADDRESS_ALLOWED}")
 
 
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` names this machine only; a host name other than localhost is taken to be another's."""
+    try:
+        host = HostPort.parse(address).host
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
     """A node and where it is reached.
@@ -63,17 +75,19 @@ class NodeAddress:
         grpc_address: `host:port` for clients and for other nodes.
         http_address: `host:port` for HTTP/JSON, health and metrics.
         voter: Counts for quorums and may lead groups; a reader does neither.
+        raft_address: `host:port` for the other Raft members; None for a node that is none of them.
     """
 
     node_id: str
     grpc_address: str
     http_address: str
     voter: bool = True
+    raft_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The nodes of a cluster and the placement of its groups.
+    """The nodes of a cluster.
 
     Raises:
         InvalidCluster: Something in it is wrong; every problem is named at once.
@@ -82,19 +96,16 @@ class Cluster:
         cluster_id: Chosen when the cluster is created; nothing of another cluster is ever accepted.
         layout: The shards and groups.
         nodes: Voters and readers, in the order of the configuration.
-        placement: Each group's primary, by group number.
     """
 
     cluster_id: str
     layout: ShardLayout
     nodes: tuple[NodeAddress, ...]
-    placement: Mapping[int, str]
 
     def __post_init__(self) -> None:
-        problems = [*self._identity_problems(), *self._address_problems(), *self._placement_problems()]
+        problems = [*self._identity_problems(), *self._address_problems(), *self._raft_problems()]
         if problems:
             raise InvalidCluster(problems)
-        object.__setattr__(self, "placement", MappingProxyType(dict(self.placement)))
 
     def voters(self) -> tuple[NodeAddress, ...]:
         """The nodes that count for quorums."""
@@ -110,14 +121,6 @@ class Cluster:
             if node.node_id == node_id:
                 return node
         raise KeyError(f"no node {node_id!r}; the cluster has {_listed(self._node_ids())}")
-
-    def primary_of(self, group: int) -> NodeAddress:
-        """The node that leads a group.
-
-        Raises:
-            KeyError: The cluster has no such group.
-        """
-        return self.node(self.placement[group])
 
     def _node_ids(self) -> list[str]:
         return [node.node_id for node in self.nodes]
@@ -141,7 +144,10 @@ class Cluster:
     def _address_problems(self) -> Iterator[str]:
         valid = []
         for index, node in enumerate(self.nodes):
-            for key, address in (("grpc", node.grpc_address), ("http", node.http_address)):
+            addresses = (("grpc", node.grpc_address), ("http", node.http_address), ("raft", node.raft_address))
+            for key, address in addresses:
+                if address is None:
+                    continue
                 try:
                     HostPort.parse(address)
                 except ValueError:
@@ -150,17 +156,13 @@ class Cluster:
                     valid.append((f"nodes[{index}].{key}", address))
         yield from _repetitions(valid, HostPort.parse)
 
-    def _placement_problems(self) -> Iterator[str]:
-        voters = [node.node_id for node in self.voters()]
-        groups = range(self.layout.shard_group_count)
-        for group, primary in sorted(self.placement.items()):
-            key = f"groups.primaries.{group}"
-            if group not in groups:
-                yield f"{key} names a group that is not there; allowed are the groups 0 to {groups[-1]}"
-            elif primary not in voters:
-                reason = ", a reader" if primary in self._node_ids() else ""
-                yield f"{key} is {primary!r}{reason}; allowed are the voters {_listed(voters)}"
-        yield from (f"groups.primaries.{group} is missing" for group in groups if group not in self.placement)
+    def _raft_problems(self) -> Iterator[str]:
+        count = sum(node.raft_address is not None for node in self.nodes)
+        if count not in RAFT_MEMBERS:
+            yield (
+                f"nodes names {count} raft addresses; allowed: {', '.join(map(str, RAFT_MEMBERS))}: these keep the "
+                "map of who leads which group, and an even number survives no more failures than one less"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

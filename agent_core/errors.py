@@ -9,12 +9,14 @@
     ├── WriteFailed             the shard refused the transaction; nothing was written
     ├── OutcomeUnknown          written here, not known to be safe; the same idempotency key may be retried
     ├── PositionNotReached      min_position was not applied within the wait
+    ├── TooStale                the node's state stayed older than max_staleness allows
     ├── PositionCompacted       the log no longer holds the records after the asked position
     ├── QueryRefused            SQL that is not a plain read
     ├── QueryLimit              SQL that ran out of its time, memory or size
     ├── HandedOver              the primary drained and stepped down of its own accord
     ├── Fenced                  a higher epoch was promised; the sender was deposed
     ├── WrongCluster            another cluster's node or data
+    ├── ChangeRefused           the cluster's map does not allow the change; nothing was changed
     ├── LogDamaged              a log or record that does not hold what it says
     └── ShardDamaged            a shard file or its WAL that does not hold what it says
 
@@ -109,6 +111,15 @@ class PositionNotReached(HeadwaterError):
     http_status = 503
 
 
+class TooStale(HeadwaterError):
+    """The node is further behind its primary than the reader allows."""
+
+    code = "too_stale"
+    retry = True
+    status = grpc.StatusCode.DEADLINE_EXCEEDED
+    http_status = 503
+
+
 class PositionCompacted(HeadwaterError):
     """The log has dropped records that a reader still asks for; the reader needs a resync."""
 
@@ -159,6 +170,14 @@ class WrongCluster(HeadwaterError):
     """Another cluster's node or data, or another number of shards."""
 
     code = "wrong_cluster"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+
+class ChangeRefused(HeadwaterError):
+    """The cluster's map does not allow the change; nothing was changed."""
+
+    code = "change_refused"
     status = grpc.StatusCode.FAILED_PRECONDITION
     http_status = 409
 

@@ -5,7 +5,7 @@ Pure decisions. The durable lsns of the voters go in; the lsn up to which everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,6 +24,11 @@ class Acknowledgement(StrEnum):
 def majority(voters: int) -> int:
     """How many of `voters` make a majority."""
     return voters // 2 + 1
+
+
+def quorum_needs(node: str, voters: Set[str], present: Set[str]) -> bool:
+    """Whether `node` makes the difference: the other voters that are present make no majority, with it they do."""
+    return node in voters and len((present & voters) - {node}) == majority(len(voters)) - 1
 
 
 @dataclass(slots=True)
@@ -63,10 +68,6 @@ class CommitTracker:
             return False
         self.committed_lsn = candidate
         return True
-
-    def durable_lsns(self) -> Mapping[str, int]:
-        """Every voter's durable lsn as last heard; 0 for one that was not heard."""
-        return {voter: self._durable.get(voter, 0) for voter in self.voters}
 
     def safe_lsn(self, mode: Acknowledgement) -> int:
         """The lsn up to which writes count as acknowledged under `mode`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from agent_core.log.record import HEADER_BYTES, MAX_FRAMES_BYTES
-from agent_core.position import START, EpochStart, EpochTable, Position
+from agent_core.position import EpochStart, EpochTable, Position
 from agent_core.rpc import replication_pb2 as pb
 
 MESSAGE_BYTES = 1 << 20
@@ -19,16 +19,6 @@ WINDOW_BYTES = 16 << 20
 
 HEARTBEAT_SECONDS = 0.1
 """How long a stream stays silent at most."""
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 4 * MESSAGE_BYTES),
-    ("grpc.max_send_message_length", 4 * MESSAGE_BYTES),
-    # A peer that restarts is found again at once; gRPC's own default waits up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
-"""gRPC options of a channel between nodes; the first two are a server's too."""
 
 
 def to_message(position: Position) -> pb.Position:
@@ -44,20 +34,20 @@ def from_message(message: pb.Position) -> Position:
 def epoch_table(hello: pb.Hello) -> EpochTable:
     """The table of epochs of the log whose owner says hello.
 
-    The message does not carry the epoch of a log's base. A base in the middle of history counts as unknown, so
-    it is never taken for a shared point; the worst that comes of it is a resync.
-
     Raises:
-        ValueError: The epochs are not ascending, or contradict the end of the log.
+        ValueError: The epochs are not ascending, or contradict where the log begins or ends.
     """
-    last = from_message(hello.last)
+    base, last = from_message(hello.base), from_message(hello.last)
     starts = tuple(EpochStart(start.epoch, start.first_lsn) for start in hello.epochs)
     if not starts:
-        return EpochTable(base=last, starts=(), last=last)
+        if base != last:
+            raise ValueError(f"a log without epochs must end at its base {base}, not at {last}")
+        return EpochTable(base, (), last)
     for earlier, later in pairwise(starts):
         if not (earlier.epoch < later.epoch and earlier.first_lsn < later.first_lsn):
             raise ValueError(f"epochs must ascend, epoch and first_lsn alike; {later} follows {earlier}")
     if starts[0].first_lsn < 1 or starts[-1].first_lsn > last.lsn or starts[-1].epoch != last.epoch:
         raise ValueError(f"the epochs {[tuple(start) for start in starts]} do not end at the log's end {last}")
-    base_lsn = starts[0].first_lsn - 1
-    return EpochTable(base=START if base_lsn == 0 else Position(0, base_lsn), starts=starts, last=last)
+    if base.lsn != starts[0].first_lsn - 1 or base.epoch > starts[0].epoch:
+        raise ValueError(f"the first epoch {starts[0]} does not follow the base {base}")
+    return EpochTable(base, starts, last)

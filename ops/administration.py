@@ -1,12 +1,13 @@
-"""The Administration service: a node's state, and digests of its shards."""
+"""The Administration service: a node's state, digests of its shards, and their repair."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 from grpc.aio import ServicerContext
 
 from agent_core.database.pages import PAGE_HASH_BYTES, RUN_PAGES, PageSnapshot, page_digest
@@ -14,20 +15,35 @@ from agent_core.database.schema import shard_path
 from agent_core.errors import HeadwaterError, InvalidRequest, Unavailable
 from agent_core.lag import Lag
 from agent_core.position import START
+from agent_core.routing import ShardLayout
 from agent_core.rpc import administration_pb2 as pb
 from agent_core.rpc.administration_pb2_grpc import AdministrationServicer
 from agent_core.rpc_errors import abort
 from agent_core.stream import to_message
-from ops.node_snapshot import GroupSnapshot, NodeSnapshot
+from ops.control.view import MapView
+from ops.membership import GroupMember
+from ops.node_snapshot import ElectionSnapshot, GroupSnapshot, NodeSnapshot
 from ops.settings import NodeConfiguration
+from replica.standby_group import StandbyGroup
+
+log = structlog.get_logger(__name__)
 
 
 class AdministrationService(AdministrationServicer):
     """Answers operators."""
 
-    def __init__(self, configuration: NodeConfiguration, snapshot: Callable[[], NodeSnapshot]) -> None:
+    def __init__(
+        self,
+        configuration: NodeConfiguration,
+        view: MapView,
+        snapshot: Callable[[], NodeSnapshot],
+        members: Mapping[int, GroupMember],
+    ) -> None:
+        """Answer for one node, which takes part in the groups of `members`."""
         self._configuration = configuration
+        self._view = view
         self._snapshot = snapshot
+        self._members = members
 
     async def Status(  # noqa: N802 - the name in the proto
         self, request: pb.StatusRequest, context: ServicerContext[Any, Any]
@@ -47,6 +63,10 @@ class AdministrationService(AdministrationServicer):
             http_address=configuration.own_address.http_address,
             version=node.version,
             not_ready=[*node.failures(), *node.not_ready],
+            elections=[_election(election) for election in node.control.elections],
+            raft_leader=node.control.raft_leader or "",
+            map_version=node.control.map_version,
+            draining=node.control.draining,
         )
 
     async def ShardDigest(  # noqa: N802 - the name in the proto
@@ -64,14 +84,42 @@ class AdministrationService(AdministrationServicer):
         except HeadwaterError as error:
             await abort(context, error)
 
+    async def ResyncShards(  # noqa: N802 - the name in the proto
+        self, request: pb.ResyncShardsRequest, context: ServicerContext[Any, Any]
+    ) -> pb.ResyncShardsResponse:
+        """Resync shards, all at once where they belong to different groups."""
+        try:
+            shards = shards_to_resync(request, self._configuration.cluster_map.layout)
+            standbys = {shard: self._standby_of(shard) for shard in shards}
+            log.info("resync ordered", shards=shards)
+            orders = [standby.order_resync(shard) for shard, standby in standbys.items()]
+            outcomes = zip(shards, await asyncio.gather(*orders), strict=True)
+        except HeadwaterError as error:
+            await abort(context, error)
+        return pb.ResyncShardsResponse(
+            shards=[
+                pb.ResyncedShard(shard=shard, position=to_message(done.position), pages=done.pages)
+                for shard, done in outcomes
+            ]
+        )
+
+    def _standby_of(self, shard: int) -> StandbyGroup:
+        group = self._configuration.cluster_map.layout.group_of(shard)
+        following = self._members[group].following
+        if following is None:
+            raise InvalidRequest(
+                f"shard {shard} is of group {group}, which {self._configuration.node.id} does not follow; a "
+                "standby is resynced, and the primary is what it is made equal to"
+            )
+        return following.shards
+
     def _group(self, group: GroupSnapshot, wal_bytes: int) -> pb.GroupStatus:
         following = group.following
         lag = following.lag if following is not None else Lag(0, 0, 0.0)
-        connected = "following" if following is not None and following.connected else "connecting"
         return pb.GroupStatus(
             group=group.group,
             role=group.role,
-            primary=self._configuration.cluster_map.primary_of(group.group).node_id,
+            primary=self._view.placement(group.group).primary or "",
             epoch=group.epoch,
             durable=to_message(START._replace(epoch=group.epoch, lsn=group.durable_lsn)),
             committed_lsn=group.committed_lsn,
@@ -94,8 +142,40 @@ class AdministrationService(AdministrationServicer):
             lag_transactions=lag.transactions,
             lag_bytes=lag.bytes,
             lag_seconds=lag.seconds,
-            state="leading" if group.role == "primary" else connected,
+            state=following.state if following is not None else "leading",
         )
+
+
+def _election(election: ElectionSnapshot) -> pb.GroupElection:
+    return pb.GroupElection(
+        group=election.group,
+        primary=election.primary or "",
+        epoch=election.epoch,
+        promised_epoch=election.promised_epoch,
+        promised_to=election.promised_to,
+        lease_remaining_seconds=election.lease_remaining_seconds or 0.0,
+        elections_won=election.won,
+        elections_lost=election.lost,
+        step_downs=election.step_downs,
+    )
+
+
+def shards_to_resync(request: pb.ResyncShardsRequest, layout: ShardLayout) -> list[int]:
+    """The shards that a request names, each once.
+
+    Raises:
+        InvalidRequest: It names none, or one that the cluster does not have.
+    """
+    shards = set(request.shards)
+    for group in request.groups:
+        if group >= layout.shard_group_count:
+            raise InvalidRequest(f"group is {group}; allowed are 0 to {layout.shard_group_count - 1}")
+        shards.update(layout.shards_of(group))
+    if not shards:
+        raise InvalidRequest("neither a shard nor a group is named")
+    if max(shards) > layout.workspace_shard:
+        raise InvalidRequest(f"shard is {max(shards)}; allowed are 0 to {layout.workspace_shard}")
+    return sorted(shards)
 
 
 def _digest(path: Path, request: pb.ShardDigestRequest) -> pb.ShardDigestResponse:

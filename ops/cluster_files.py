@@ -1,6 +1,7 @@
 """Lays out the directory of a local cluster: a folder per node, each as it could be copied to another machine.
 
-`DIR/node-1/headwater.toml` configures the node, `DIR/node-1/data/` is its data, `DIR/node-1/log.jsonl` its log.
+`DIR/node-1/headwater.toml` configures the node, `DIR/node-1/data/` is its data, `DIR/node-1/log.jsonl` its log
+(see `ops.node_log`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from agent_core.cluster import MAX_VOTERS, HostPort
+from agent_core.cluster import MAX_VOTERS, RAFT_MEMBERS, HostPort
 from ops.config import build, load, to_toml
 from ops.config_problems import InvalidConfiguration
 from ops.settings import NodeConfiguration
@@ -25,6 +26,8 @@ DEFAULT_VOTERS = 3
 DEFAULT_BASE_PORT = 7101
 HTTP_PORT_OFFSET = 100
 """node-1's HTTP port is its gRPC port plus this, and so on."""
+RAFT_PORT_OFFSET = 200
+"""The same for the Raft port."""
 
 MAX_NODES = 64
 _FREE_PORT_RANGE = range(15_000, 32_000)
@@ -38,7 +41,7 @@ class ClusterPlan:
     Attributes:
         voters: Nodes that vote; 1 to 7, default 3.
         readers: Further nodes that only follow; default 0.
-        base_port: The gRPC port of node-1, the others follow; HTTP is 100 above. 0: any free ports.
+        base_port: The gRPC port of node-1, the others follow; HTTP is 100 above, Raft 200. 0: any free ports.
         settings: Further settings of all nodes, nested as in the file, for example
             `{"cluster": {"shard_count": 8}}`.
     """
@@ -107,17 +110,24 @@ def _write(directory: Path, plan: ClusterPlan) -> None:
 def _nodes(voters: int, readers: int, base_port: int | None) -> Iterator[dict[str, Any]]:
     count = voters + readers
     if base_port == 0:
-        ports = free_ports(2 * count)
+        ports = free_ports(3 * count)
     else:
         base = DEFAULT_BASE_PORT if base_port is None else base_port
-        ports = [*range(base, base + count), *range(base + HTTP_PORT_OFFSET, base + HTTP_PORT_OFFSET + count)]
+        ports = [
+            port
+            for offset in (0, HTTP_PORT_OFFSET, RAFT_PORT_OFFSET)
+            for port in range(base + offset, base + offset + count)
+        ]
+    raft_members = max(members for members in RAFT_MEMBERS if members <= count)
     for index in range(count):
-        yield {
+        node: dict[str, Any] = {
             "id": f"node-{index + 1}",
             "grpc": f"127.0.0.1:{ports[index]}",
             "http": f"127.0.0.1:{ports[count + index]}",
-            "voter": index < voters,
         }
+        if index < raft_members:
+            node["raft"] = f"127.0.0.1:{ports[2 * count + index]}"
+        yield {**node, "voter": index < voters}
 
 
 def _read(directory: Path, first: Path, plan: ClusterPlan) -> dict[str, NodeConfiguration]:
@@ -130,8 +140,7 @@ def _read(directory: Path, first: Path, plan: ClusterPlan) -> dict[str, NodeConf
         *(
             f"{node_id}/{CONFIGURATION_FILE} describes another cluster than {first.relative_to(directory)}"
             for node_id, other in configurations.items()
-            if (other.cluster, other.nodes, other.groups) != (one.cluster, one.nodes, one.groups)
-            or other.node.id != node_id
+            if (other.cluster, other.nodes) != (one.cluster, one.nodes) or other.node.id != node_id
         ),
     ]
     if problems:

@@ -29,7 +29,7 @@ from ops.settings import NodeConfiguration
 ENVIRONMENT_PREFIX = "HEADWATER_"
 _DELIMITER = "__"
 
-_ALWAYS_WRITTEN = {"cluster", "node", "nodes", "groups"}
+_ALWAYS_WRITTEN = {"cluster", "node", "nodes"}
 """Sections that a written file spells out, defaults and all: they make the cluster what it is."""
 
 
@@ -84,6 +84,9 @@ def to_toml(configuration: NodeConfiguration) -> str:
     """
     every = configuration.model_dump(mode="json")
     differing = configuration.model_dump(mode="json", exclude_defaults=True)
+    if configuration.election.raft_password is not None:
+        # A file that a node can be started with has to hold it; everywhere else it shows as asterisks.
+        differing["election"]["raft_password"] = configuration.election.raft_password.get_secret_value()
     lines: list[str] = []
     for section, values in every.items():
         if section not in _ALWAYS_WRITTEN:
@@ -111,7 +114,8 @@ def _validated(source: str, layers: Sequence[Layer], *, problems: Sequence[str])
 
 def _file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InvalidConfiguration(str(path), ["there is no such file"])
+        what = "it is no file; name the TOML file itself" if path.exists() else "there is no such file"
+        raise InvalidConfiguration(str(path), [what])
     try:
         return TomlConfigSettingsSource(_Settings, path).toml_data
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -145,7 +149,7 @@ def _anchored(configuration: NodeConfiguration, path: Path) -> NodeConfiguration
 
 
 def _key_values(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {_toml(value)}" for key, value in values.items()]
+    return [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
 
 
 def _toml(value: str | float | bool | Mapping[str, str]) -> str:

@@ -14,7 +14,9 @@ from typing import Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent_core.cluster import MAX_VOTERS, RAFT_MEMBERS
 from agent_core.errors import Unavailable, WrongCluster
+from agent_core.log.segment import sync_directory
 from agent_core.routing import MAX_SHARD_COUNT
 
 IDENTITY_FILE = "identity.json"
@@ -23,9 +25,18 @@ _PARTIAL_FILE = "identity.json.partial"
 _NOT_FOREIGN = frozenset({_PARTIAL_FILE, "lost+found"})
 """What a directory without an identity may hold: our own interrupted claim, and what mkfs makes."""
 
+_FIXED_SETS = frozenset({"voters", "raft_members"})
+"""What makes the cluster another one, though the data is this node's."""
+
 
 class Identity(BaseModel):
-    """Whose data a directory holds. All of it is fixed when the directory is first used."""
+    """Whose data a directory holds. All of it is fixed when the directory is first used.
+
+    Attributes:
+        voters: The nodes that count for quorums, sorted. With another set, a majority could form that holds
+            nothing of what the old majority acknowledged.
+        raft_members: The nodes that keep the map of primaries, sorted; for the same reason.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -34,6 +45,8 @@ class Identity(BaseModel):
     node_id: str
     shard_count: int = Field(ge=1, le=MAX_SHARD_COUNT)
     shard_group_count: int = Field(ge=1, le=MAX_SHARD_COUNT)
+    voters: tuple[str, ...] = Field(min_length=1, max_length=MAX_VOTERS)
+    raft_members: tuple[str, ...] = Field(min_length=1, max_length=max(RAFT_MEMBERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +62,20 @@ class DataDirectory:
         """Take hold of the directory; on first use, create it and write the identity durably.
 
         Raises:
-            WrongCluster: It holds another cluster's or node's data, data with other counts of shards or groups
-                or of another format version, or files that are not Headwater's. It is left as it was.
+            WrongCluster: It holds another cluster's or node's data, data with other counts of shards or groups,
+                other voters or Raft members, or of another format version, or files that are not Headwater's. It
+                is left as it was.
             Unavailable: Another daemon holds it. It is left as it was.
-            OSError: It cannot be read or created.
+            OSError: It cannot be read or created; the message names it.
         """
-        _create(path)
+        try:
+            _create(path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the data directory {path} cannot be made: {error.strerror}; "
+                "name one that can be written with node.data_directory",
+            ) from error
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _occupy(path, identity, descriptor)
@@ -102,7 +123,7 @@ def _create(path: Path) -> None:
     if path.parent != path:
         _create(path.parent)
     path.mkdir(exist_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _occupy(path: Path, identity: Identity, descriptor: int) -> None:
@@ -132,12 +153,22 @@ def _refuse_foreign_files(path: Path) -> None:
 
 
 def _difference(path: Path, held: Identity, wanted: Identity) -> str:
-    differing = [
-        f"{name} is {getattr(held, name)!r} there and {value!r} in the configuration"
-        for name, value in wanted.model_dump().items()
-        if getattr(held, name) != value
-    ]
-    return f"the data directory {path} is not this node's: {'; '.join(differing)}. It was left as it was"
+    differing = [name for name in Identity.model_fields if getattr(held, name) != getattr(wanted, name)]
+    differences = "; ".join(
+        f"{name} is {_shown(getattr(held, name))} there and {_shown(getattr(wanted, name))} in the configuration"
+        for name in differing
+    )
+    if _FIXED_SETS.issuperset(differing):
+        return (
+            f"the cluster in the data directory {path} was made with other nodes: {differences}. A restart cannot "
+            "change who votes: a new majority might hold nothing of what the old one acknowledged. Give [[nodes]] "
+            "back the voter and raft settings it had; the data was left as it was"
+        )
+    return f"the data directory {path} is not this node's: {differences}. It was left as it was"
+
+
+def _shown(value: str | int | tuple[str, ...]) -> str:
+    return f"({', '.join(value)})" if isinstance(value, tuple) else repr(value)
 
 
 def _write_identity(path: Path, identity: Identity, directory_descriptor: int) -> None:
@@ -148,11 +179,3 @@ def _write_identity(path: Path, identity: Identity, directory_descriptor: int) -
         os.fsync(file.fileno())
     partial.replace(path / IDENTITY_FILE)
     os.fsync(directory_descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +34,27 @@ class DemoProgress:
 
     Attributes:
         acknowledged: Entries, the imported ones included.
+        longest_pause: The longest time between two acknowledgements since `watch_for_pause`, in seconds.
         latencies: Seconds of the last appends.
         recent: `(monotonic time, acknowledged)` of the last seconds.
     """
 
     acknowledged: int = 0
+    longest_pause: float = 0.0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=40))
+    _acknowledged_at: float = field(default_factory=time.monotonic)
+
+    def acknowledge(self, seconds: float, now: float) -> None:
+        """An append was acknowledged, `seconds` after it was asked for."""
+        self.latencies.append(seconds)
+        self.acknowledged += 1
+        self.longest_pause = max(self.longest_pause, now - self._acknowledged_at)
+        self._acknowledged_at = now
+
+    def watch_for_pause(self) -> None:
+        """Look for the longest pause from now on."""
+        self.longest_pause = 0.0
 
     def rate(self, now: float) -> float:
         """Appends per second over the last moments."""
@@ -94,10 +108,10 @@ async def _agent(
     for entry in itertools.islice(itertools.cycle(entries), number * 7, None):
         if stop.is_set():
             return
-        started = time.perf_counter()
+        started = time.monotonic()
         await client.append(session.session_id, entry.kind, entry.payload)
-        progress.latencies.append(time.perf_counter() - started)
-        progress.acknowledged += 1
+        now = time.monotonic()
+        progress.acknowledge(now - started, now)
         await asyncio.sleep(chance.expovariate(1 / THINKING_SECONDS))
 
 
@@ -128,7 +142,7 @@ async def run_demo(
     *,
     seconds: float | None,
     stop: asyncio.Event,
-    show: Callable[[LocalCluster, DemoProgress], None],
+    show: Callable[[LocalCluster, DemoProgress], Awaitable[None]],
     refresh_seconds: float,
 ) -> DemoOutcome:
     """Run the whole demonstration in `directory` until `seconds` have passed or `stop` is set.
@@ -142,7 +156,7 @@ async def run_demo(
             loading = asyncio.create_task(load(client, progress, stop))
             ends_at = time.monotonic() + seconds if seconds is not None else float("inf")
             while not (stop.is_set() or loading.done() or time.monotonic() >= ends_at):
-                show(cluster, progress)
+                await show(cluster, progress)
                 await asyncio.wait([loading], timeout=refresh_seconds)
             stop.set()
             await loading

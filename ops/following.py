@@ -28,7 +28,21 @@ class FollowingGroup:
         self.context = context
         self.shards = shards
         self.follower = follower
-        self._task = asyncio.create_task(follower.run(), name=f"follow group {context.group}")
+        self.resume()
+
+    @property
+    def able(self) -> bool:
+        """Whether this node could lead the group: its shards need no resync."""
+        return self.shards.complete
+
+    async def pause(self) -> None:
+        """Follow nobody; nothing touches the log once this returns. The shards stay open."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def resume(self) -> None:
+        """Follow again."""
+        self._task = asyncio.create_task(self.follower.run(), name=f"follow group {self.context.group}")
 
     @classmethod
     async def start(cls, context: GroupContext) -> FollowingGroup:
@@ -40,7 +54,7 @@ class FollowingGroup:
         configuration, cluster = context.configuration, context.cluster
 
         def exchange(requests: AsyncIterator[pb.ResyncRequest]) -> AsyncIterable[pb.ResyncResponse]:
-            return context.peers.stub(context.primary).Resync(requests)
+            return context.peers.stub(follower.primary).Resync(requests)
 
         shards = await StandbyGroup.open(
             context.data_directory,
@@ -50,6 +64,7 @@ class FollowingGroup:
             group=context.group,
             log=context.log,
             exchange=exchange,
+            readers_away=context.readers_away,
             keeping=Keeping(
                 checkpoint_bytes=configuration.storage.checkpoint_mib * MIB,
                 log_bytes=configuration.storage.log_retention_mib * MIB // 4,
@@ -59,8 +74,13 @@ class FollowingGroup:
         def applied(position: Position) -> None:
             context.positions.advance(context.group, position)
 
+        def committed(position: Position) -> None:
+            context.positions.reveal(context.group, position)
+
         applied(shards.applied)
+        committed(shards.held)
         shards.on_applied(applied)
+        shards.on_committed(committed)
         heartbeat_seconds = configuration.replication.heartbeat_seconds
         traces = None if context.tracer is None else ApplyTraces(context.tracer, context.group)
         if traces is not None:
@@ -73,14 +93,13 @@ class FollowingGroup:
             replication_log=context.log,
             voter=context.voter,
             shards=shards,
+            connect=lambda misled: context.peers.stub(context.presumed_primary(misled=misled)),
             on_traced=None if traces is None else traces.received,
-            connect=lambda: context.peers.stub(context.primary),
             settings=FollowerSettings(heartbeat_seconds=heartbeat_seconds, silence_seconds=20 * heartbeat_seconds),
         )
         return cls(context, shards, follower)
 
     async def stop(self) -> None:
         """Stop following and close the shards."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self.pause()
         await self.shards.close()

@@ -8,20 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
+import structlog
 
-from agent_core.cluster import Cluster
+from agent_core.cluster import Cluster, NodeAddress
+from agent_core.errors import Unavailable
 from agent_core.log.log import ReplicationLog
+from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
-from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.tracing import Tracer
+from agent_core.transport import NODE_CHANNEL_OPTIONS, client_options, close_channel
+from ops.control.ports import refuses
+from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
 from replica.reading.positions import AppliedPositions
+from replica.resync import ReadersAway
 from replica.voter import Voter
 
 if TYPE_CHECKING:
-    # The asynchronous stub exists for type checkers only.
+    # The asynchronous stubs exist for type checkers only.
+    from agent_core.rpc.control_pb2_grpc import ControlAsyncStub
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
+    from agent_core.rpc.session_pb2_grpc import SessionsAsyncStub
+
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -29,23 +41,38 @@ class Peers:
     """Channels to the other nodes, opened on first use."""
 
     cluster: Cluster
-    _stubs: dict[str, ReplicationAsyncStub] = field(default_factory=dict)
-    _channels: list[grpc.aio.Channel] = field(default_factory=list)
+    _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    _client_channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     def stub(self, node_id: str) -> ReplicationAsyncStub:
         """The Replication service of a node."""
-        stub = self._stubs.get(node_id)
-        if stub is None:
-            channel = grpc.aio.insecure_channel(self.cluster.node(node_id).grpc_address, options=CHANNEL_OPTIONS)
-            self._channels.append(channel)
-            stub = ReplicationStub(channel)
-            self._stubs[node_id] = stub
-        return stub
+        return ReplicationStub(self.channel(node_id))
+
+    def control(self, node_id: str) -> ControlAsyncStub:
+        """The Control service of a node."""
+        return ControlStub(self.channel(node_id))
+
+    def channel(self, node_id: str) -> grpc.aio.Channel:
+        """The one channel to a node."""
+        channel = self._channels.get(node_id)
+        if channel is None:
+            address = self.cluster.node(node_id).grpc_address
+            channel = grpc.aio.insecure_channel(address, options=NODE_CHANNEL_OPTIONS)
+            self._channels[node_id] = channel
+        return channel
+
+    def sessions(self, node: NodeAddress) -> SessionsAsyncStub:
+        """The Sessions service of a node, on a channel of its own: its messages may be larger."""
+        channel = self._client_channels.get(node.node_id)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(node.grpc_address, options=client_options())
+            self._client_channels[node.node_id] = channel
+        return SessionsStub(channel)
 
     async def close(self) -> None:
         """Close every channel."""
-        for channel in self._channels:
-            await channel.close()
+        for channel in (*self._channels.values(), *self._client_channels.values()):
+            await close_channel(channel)
 
 
 @dataclass(slots=True)
@@ -60,7 +87,10 @@ class GroupContext:
         voter: Keeps this node's promises for the group.
         peers: Reaches the other nodes.
         positions: Told how far the group's shards are.
+        view: Who leads the group, as the Raft members agreed.
+        readers_away: Keeps this node's own readers from a shard whose file is replaced.
         tracer: Records traced appends; None: nothing is traced.
+        presumed: The node that was named last as the one to follow.
     """
 
     configuration: NodeConfiguration
@@ -70,17 +100,22 @@ class GroupContext:
     voter: Voter
     peers: Peers
     positions: AppliedPositions
+    view: MapView
+    readers_away: ReadersAway
     tracer: Tracer | None = None
+    presumed: str = ""
 
     @classmethod
     def open(
         cls,
         configuration: NodeConfiguration,
         group: int,
+        *,
         peers: Peers,
         positions: AppliedPositions,
+        view: MapView,
+        readers_away: ReadersAway,
         executor: ThreadPoolExecutor,
-        *,
         tracer: Tracer | None = None,
     ) -> GroupContext:
         """Open the group's log and promise.
@@ -97,15 +132,32 @@ class GroupContext:
             segment_bytes=configuration.storage.segment_mib * MIB,
             tail_bytes=configuration.storage.log_tail_mib * MIB,
         )
+        if log.end.lost:
+            logger.error("the log lost records that were durable", group=group, end=str(log.end))
+        for damage in filter(None, (log.damage, log.mark_damage)):
+            logger.error("the log was damaged", group=group, damage=damage)
         voter = Voter(
             PromiseFile(directory / "promises" / f"group-{group:03d}", cluster_id=cluster_id, group=group),
             node_id=configuration.node.id,
             cluster_id=cluster_id,
             group=group,
             last=lambda: log.last,
+            lease_seconds=configuration.election.lease_seconds,
+            once_held=lambda: log.end.marked,
             executor=executor,
         )
-        return cls(configuration, configuration.cluster_map, group, log, voter, peers, positions, tracer)
+        return cls(
+            configuration,
+            configuration.cluster_map,
+            group,
+            log,
+            voter,
+            peers,
+            positions,
+            view,
+            readers_away,
+            tracer,
+        )
 
     @property
     def node_id(self) -> str:
@@ -117,7 +169,33 @@ class GroupContext:
         """This node's data."""
         return self.configuration.node.data_directory
 
-    @property
-    def primary(self) -> str:
-        """The node that leads the group."""
-        return self.cluster.primary_of(self.group).node_id
+    def presumed_primary(self, *, misled: bool = False) -> str:
+        """The node to follow: who was promised the highest epoch, or else whom the map names.
+
+        Args:
+            misled: The one that was presumed last does not lead: name another one, if any comes into question.
+
+        Raises:
+            Unavailable: Nobody but this node comes into question.
+        """
+        promise, placement = self.voter.promise, self.view.placement(self.group)
+        names = [promise.candidate, placement.primary or ""]
+        if placement.epoch > promise.epoch:
+            names.reverse()
+        others = [name for name in names if name and name != self.node_id]
+        if not others:
+            raise Unavailable(f"group {self.group} has no primary yet")
+        if misled:
+            others.sort(key=lambda name: name == self.presumed)
+        self.presumed = others[0]
+        return self.presumed
+
+    async def primary_is_gone(self) -> bool:
+        """Whether the process of the primary that was heard last has ended for certain: its port refuses."""
+        heard = self.voter.watch.primary or self.voter.promise.candidate
+        if heard == self.node_id:
+            return True
+        try:
+            return await refuses(self.cluster.node(heard).grpc_address)
+        except KeyError:
+            return False

@@ -1,150 +1,192 @@
-"""A group that this node leads: from the recovery of its shards to the serving of its sessions."""
+"""A group that this node leads: from the opening of its epoch to the step down."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 import structlog
 
+from agent_core.control.cluster_map import Placement
 from agent_core.database.schema import shard_path
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import PositionNotReached, ShardDamaged, Unavailable
+from agent_core.errors import HandedOver
 from agent_core.log.retention import droppable_through
-from agent_core.position import Position
-from agent_core.quorum import CommitTracker
-from agent_core.rpc import replication_pb2 as pb
+from agent_core.quorum import CommitTracker, quorum_needs
 from ops.group_context import GroupContext
 from ops.settings import MIB
 from primary.accumulator import BatchLimits
+from primary.electing.lease import Lease
 from primary.greeting import Identity
 from primary.group_database import GroupDatabase
-from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
+from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from primary.resync_source import ResyncSource
 from primary.streaming import StandbyStreams, StreamSettings
 from primary.tracing import GroupTraces
-from primary.unlogged import log_unlogged
 from primary.writer import GroupWriter, WriterSettings
-from replica.group_shards import GroupShards, Keeping
 
 log = structlog.get_logger(__name__)
 
-RETRY_OPENING_SECONDS = 1.0
 TIDY_SECONDS = 1.0
-COMMIT_POLL_SECONDS = 1.0
+HAND_OVER_SECONDS = 1.0
+"""How long a primary waits until the node that shall follow it holds everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class TermEnded:
+    """Why a primary steps down.
+
+    Attributes:
+        reason: In a sentence.
+        disk_failed: Its own disk is the reason: another node should lead.
+    """
+
+    reason: str
+    disk_failed: bool = False
 
 
 class LeadingGroup:
-    """Leads one group. `run` brings it up; `stop` drains it.
+    """Leads one group in one epoch, which a majority has sealed. `run` serves it; `stop` closes it.
 
     Attributes:
+        epoch: The epoch.
         waiting_for: Why the group is not served yet; None once it is.
+        lease: How long reads may be answered without asking anybody.
+        began_at: When this node began to lead, on the loop's clock.
         writer: The group's writer, once its epoch is open.
         streams: The streams to its standbys, likewise.
         source: Serves resyncs of its shards, likewise.
         tracker: Counts what its voters hold, likewise.
     """
 
-    def __init__(self, context: GroupContext, registry: SessionRegistry) -> None:
+    def __init__(
+        self, context: GroupContext, registry: SessionRegistry, epoch: int, unlogged: frozenset[int]
+    ) -> None:
+        """Lead `context.group`.
+
+        Args:
+            context: What both roles need.
+            registry: Told once sessions can be served.
+            epoch: Sealed by a majority for this node.
+            unlogged: Shards that contain more than the log; their standbys must resync them.
+        """
         self.context = context
+        self.epoch = epoch
         self.waiting_for: str | None = "the group has not started yet"
+        self.voters = frozenset(node.node_id for node in context.cluster.voters())
+        self.lease = Lease(context.node_id, self.voters, context.configuration.election.lease_seconds)
         self.writer: GroupWriter | None = None
         self.streams: StandbyStreams | None = None
         self.source: ResyncSource | None = None
         self.tracker: CommitTracker | None = None
-        self.epoch = 0
         self._registry = registry
-        self._traces: GroupTraces | None = None
+        self._traces = None if context.tracer is None else GroupTraces(context.tracer)
+        self._unlogged = unlogged
+        # What a log begins after was committed before.
+        context.positions.advance(context.group, context.log.base)
         self._thread: DatabaseThread[GroupDatabase] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[TermEnded] = self._loop.create_future()
+        self.began_at = self._loop.time()
+        self._trouble_since: float | None = None
+        context.voter.on_raised(self._fenced)
 
-    async def run(self) -> None:
-        """Recover, open an epoch, serve, and keep the log in bounds until cancelled.
+    @property
+    def serving(self) -> bool:
+        """Whether the group's epoch is open and its writes are taken."""
+        return self.waiting_for is None and self.writer is not None and self.writer.takes_writes
+
+    async def run(self) -> TermEnded:
+        """Open the epoch, serve, and keep the log in bounds, until there is a reason to step down.
 
         Raises:
-            HeadwaterError: A shard or the log is damaged in a way that only an operator can mend.
+            HeadwaterError: The epoch could not be opened.
         """
-        context = self.context
-        ahead = await asyncio.to_thread(
-            log_unlogged, context.data_directory, context.cluster.layout, context.group, context.log
-        )
-        self.epoch = await self._open_epoch()
-        await self._replay()
-        await self._begin(ahead)
+        serving = asyncio.create_task(self._serve(), name=f"serve group {self.context.group}")
+        watching = asyncio.create_task(self._watch(), name=f"watch group {self.context.group}")
+        serving.add_done_callback(self._serving_ended)
+        try:
+            return await self._ended
+        finally:
+            for task in (serving, watching):
+                task.cancel()
+            await asyncio.gather(serving, watching, return_exceptions=True)
+
+    async def hand_over(self, to: str) -> None:
+        """Take no more, let everything be acknowledged, and wait a moment until `to` holds it all."""
+        log.info("hands over", group=self.context.group, epoch=self.epoch, to=to)
+        await self.drain(self.context.configuration.replication.acknowledgement_timeout_seconds)
+        last_lsn = self.context.log.last.lsn
+        if self.streams is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HAND_OVER_SECONDS):
+                    await self.streams.wait_durable(to, last_lsn)
+            await self.streams.close(HandedOver(f"{self.context.node_id} handed over"))
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more, and wait for what was written to be acknowledged."""
+        self._registry.step_down(self.context.group)
+        if self.writer is not None:
+            await self.writer.drain(seconds)
+
+    async def stop(self) -> None:
+        """End the streams and close the shards; callers that still wait hear that their outcome is unknown."""
+        await self.drain(0)
+        self.context.voter.off_raised(self._fenced)
+        if self.streams is not None:
+            await self.streams.close(
+                HandedOver(f"{self.context.node_id} no longer leads group {self.context.group}")
+            )
+        if self._thread is not None:
+            await self._thread.close()
+
+    def placed(self, placement: Placement) -> None:
+        """The map has changed."""
+        if placement.epoch > self.epoch:
+            self._fenced(placement.epoch)
+
+    async def _serve(self) -> None:
+        await self._begin(self._unlogged)
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             await self._tidy()
 
-    async def stop(self, seconds: float) -> None:
-        """Let what was written be acknowledged, tell the standbys, and close the shards."""
-        self._registry.step_down(self.context.group)
-        if self.writer is not None:
-            await self.writer.drain(seconds)
-        if self.streams is not None:
-            await self.streams.close(Unavailable("the primary is stopping"))
-        if self._thread is not None:
-            await self._thread.close()
-
-    async def _open_epoch(self) -> int:
-        context = self.context
-        over_rpc = seal_over_rpc(context.peers.stub)
-
-        async def ask(voter: str, request: pb.SealRequest) -> pb.SealResponse:
-            return await (context.voter.seal(request) if voter == context.node_id else over_rpc(voter, request))
-
+    async def _watch(self) -> None:
+        """Step down when no majority has been heard for the failure timeout, or when the disk keeps failing."""
+        timeout = self.context.configuration.election.failure_timeout_seconds
         while True:
-            opening = EpochOpening(
-                voters=[node.node_id for node in context.cluster.voters()],
-                last=context.log.last,
-                promised_epoch=context.voter.promise.epoch,
-            )
-            outcome = await open_epoch(
-                opening,
-                ask,
-                cluster_id=context.cluster.cluster_id,
-                group=context.group,
-                candidate=context.node_id,
-                on_waiting=self._wait_for,
-            )
-            match outcome:
-                case Opened(epoch):
-                    return epoch
-                case LongerLog(voter, last):
-                    self._wait_for(f"the log of {voter} goes further, to {last}; {voter} should lead the group")
-                    await asyncio.sleep(RETRY_OPENING_SECONDS)
+            await asyncio.sleep(self.context.configuration.replication.heartbeat_seconds)
+            now = self._loop.time()
+            if self.lease.valid(now):
+                self.context.voter.watch.heard(now)
+            elif now - max(self.lease.valid_until(), self.began_at) >= timeout:
+                self._end(TermEnded(f"no majority of the voters was heard for {timeout:g} s"))
+            trouble = self.writer.trouble or self.writer.failure if self.writer is not None else None
+            if trouble is None:
+                self._trouble_since = None
+            elif self._trouble_since is None:
+                self._trouble_since = now
+            elif now - self._trouble_since >= timeout:
+                self._end(TermEnded(trouble, disk_failed=True))
 
-    async def _replay(self) -> None:
-        """Bring the shards to the end of the log: a power cut may have taken their last transactions."""
-        context = self.context
-        self._wait_for("the shards are brought to the end of the log")
-        thread = await DatabaseThread.start(
-            lambda: GroupShards.open(
-                context.data_directory,
-                cluster_id=context.cluster.cluster_id,
-                layout=context.cluster.layout,
-                group=context.group,
-                log=context.log,
-                keeping=Keeping(),
-            ),
-            name=f"replay group {context.group}",
-        )
-        try:
-            applied = (await thread.run(thread.owned.survey)).applied
-            while applied.lsn < context.log.last.lsn:
-                outcome = await thread.run(thread.owned.apply, applied, context.log.last.lsn)
-                if outcome.resync_shard is not None:
-                    raise ShardDamaged(
-                        f"shard {outcome.resync_shard} cannot be brought to the end of the log: {outcome.reason}; "
-                        "let another node lead the group, or restore the shard from a standby"
-                    )
-                applied = outcome.applied
-        finally:
-            await thread.close()
+    def _serving_ended(self, serving: asyncio.Task[None]) -> None:
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _end(self, ended: TermEnded) -> None:
+        if not self._ended.done():
+            self._ended.set_result(ended)
+
+    def _heard(self, node: str, sent_at: float) -> None:
+        self.lease.echoed(node, min(sent_at, self._loop.time()))
 
     async def _begin(self, ahead: frozenset[int]) -> None:
         context, configuration = self.context, self.context.configuration
         layout = context.cluster.layout
-        voters = frozenset(node.node_id for node in context.cluster.voters())
+        voters = self.voters
         thread = await DatabaseThread.start(
             lambda: GroupDatabase.open(
                 context.data_directory,
@@ -157,17 +199,17 @@ class LeadingGroup:
             name=f"writer group {context.group}",
         )
         self._thread = thread
-        opening_lsn = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
-        traces = self._traces = None if context.tracer is None else GroupTraces(context.tracer)
-        tracker = self.tracker = CommitTracker(context.node_id, voters, opening_lsn)
+        beginning = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
+        tracker = self.tracker = CommitTracker(context.node_id, voters, beginning.opening_lsn)
         streams = self.streams = StandbyStreams(
             Identity(context.cluster.cluster_id, layout, context.group, context.node_id, self.epoch),
             context.log,
             voters=voters,
             committed=lambda: tracker.committed_lsn,
             on_durable=self._durable,
+            on_heard=self._heard,
             on_fenced=self._fenced,
-            traces=None if traces is None else traces.sent,
+            traces=None if self._traces is None else self._traces.sent,
             settings=StreamSettings(
                 heartbeat_seconds=configuration.replication.heartbeat_seconds,
                 window_bytes=configuration.replication.window_mib * MIB,
@@ -181,6 +223,7 @@ class LeadingGroup:
                 for shard in layout.shards_of(context.group)
             },
             wait_committed=self._wait_committed,
+            quorum_needs=self._quorum_needs,
         )
         limits = configuration.limits
         self.writer = GroupWriter(
@@ -199,14 +242,15 @@ class LeadingGroup:
             on_logged=self._logged,
             on_released=self._registry.released,
             on_committed=self._committed,
-            on_batch=None if traces is None else traces.batched,
+            on_visible=lambda position: context.positions.advance(context.group, position),
+            on_batch=None if self._traces is None else self._traces.batched,
         )
         self.writer.start()
-        self._wait_for(f"a quorum must hold the record {self.epoch}:{opening_lsn} that opens epoch {self.epoch}")
+        self._wait_for(f"a quorum must hold what begins epoch {self.epoch}, up to lsn {beginning.last_lsn}")
         self.writer.durable(context.node_id, context.log.durable_lsn)
         streams.doorbell.ring()
-        await self._wait_committed(opening_lsn)
-        self._registry.lead(context.group, self.writer)
+        await self._wait_committed(beginning.last_lsn)
+        self._registry.lead(context.group, self.writer, self.lease)
         self.waiting_for = None
         log.info("leads group", group=context.group, epoch=self.epoch, last=str(context.log.last))
 
@@ -228,22 +272,32 @@ class LeadingGroup:
             self.writer.durable(node, lsn)
 
     def _committed(self, lsn: int) -> None:
-        self.context.positions.advance(self.context.group, Position(self.epoch, lsn))
+        self.context.log.note_committed(lsn)
         if self.streams is not None:
             self.streams.doorbell.ring()
 
     def _fenced(self, promised_epoch: int) -> None:
-        """A standby follows a higher epoch: this node must not acknowledge anything more."""
-        self._wait_for(f"epoch {promised_epoch} was promised to another primary; this one led epoch {self.epoch}")
-        self._registry.step_down(self.context.group)
+        """A higher epoch was promised to another node: nothing may be acknowledged here any more."""
+        if promised_epoch > self.epoch:
+            if self.writer is not None:
+                self.writer.depose(f"epoch {promised_epoch} was promised to another primary")
+            self._registry.step_down(self.context.group)
+            self._end(TermEnded(f"epoch {promised_epoch} was promised to another primary"))
 
     async def _wait_committed(self, lsn: int) -> None:
         assert self.tracker is not None, "there is an epoch to commit in"
-        while self.tracker.committed_lsn < lsn:
-            with contextlib.suppress(PositionNotReached):
-                await self.context.positions.wait(
-                    self.context.group, Position(self.epoch, lsn), COMMIT_POLL_SECONDS
-                )
+        assert self.streams is not None, "likewise"
+        with self.streams.doorbell.listen() as wake:
+            while self.tracker.committed_lsn < lsn:
+                wake.clear()
+                await wake.wait()
+
+    def _quorum_needs(self, node: str) -> bool:
+        """Whether nothing can be committed without `node`, as far as streams tell, and something can with it."""
+        assert self.tracker is not None, "there is an epoch to commit in"
+        assert self.streams is not None, "likewise"
+        following = [name for name, one in self.streams.progress.items() if one.state is StandbyState.STREAMING]
+        return quorum_needs(node, self.tracker.voters, {self.context.node_id, *following})
 
     async def _tidy(self) -> None:
         """Drop the log that nobody needs; checkpoint the shard that holds most of it back."""

@@ -11,9 +11,11 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +24,7 @@ import orjson
 from agent_core.cluster import HostPort, NodeAddress
 from ops import dies_with_parent
 from ops.cluster_files import CONFIGURATION_FILE, LOG_FILE, ClusterPlan, lay_out, node_directory
+from ops.node_log import NodeLog
 
 NODE_COMMAND = (sys.executable, "-P", "-m", "ops.cli.main", "node")
 """The installed package, whatever lies in the folder that this is started from."""
@@ -31,8 +34,8 @@ STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
 ASK_SECONDS = 2.0
 
-SHOWN_LOG_LINES = 15
-SHOWN_LOG_BYTES = 16 * 1024
+LAST_WORDS_SECONDS = 1.0
+ANSWER_BYTES = 16 * 1024
 
 
 class LocalClusterError(Exception):
@@ -69,10 +72,10 @@ class NodeProcess:
     """One node's process, which can be started again after it ended."""
 
     def __init__(
-        self, node_id: str, command: Sequence[str], log_path: Path, on_unexpected_exit: Callable[[NodeExit], None]
+        self, node_id: str, command: Sequence[str], log: NodeLog, on_unexpected_exit: Callable[[NodeExit], None]
     ) -> None:
         self.node_id = node_id
-        self.log_path = log_path
+        self.log = log
         self._command = tuple(command)
         self._on_unexpected_exit = on_unexpected_exit
         self._process: asyncio.subprocess.Process | None = None
@@ -93,15 +96,15 @@ class NodeProcess:
         assert self.pid is None, f"{self.node_id} runs already"
         self._exit_expected = False
         tied = (sys.executable, "-I", "-S", dies_with_parent.__file__, str(os.getpid()))
-        with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *tied,
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.log.open()
+        self._process = await asyncio.create_subprocess_exec(
+            *tied,
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
         self._watch = asyncio.create_task(self._wait(self._process), name=f"watch {self.node_id}")
 
     async def stop(self, grace_seconds: float = STOP_SECONDS) -> int | None:
@@ -123,23 +126,20 @@ class NodeProcess:
         await self._watch
         return self._process.returncode
 
-    def last_log_lines(self) -> tuple[str, ...]:
-        """The end of its log."""
-        try:
-            with self.log_path.open("rb") as log:
-                log.seek(max(0, self.log_path.stat().st_size - SHOWN_LOG_BYTES))
-                return tuple(log.read().decode(errors="replace").splitlines()[-SHOWN_LOG_LINES:])
-        except FileNotFoundError:
-            return ()
-
     def exit(self) -> NodeExit | None:
         """How it ended; None while it runs."""
         if self._process is None or self._process.returncode is None:
             return None
-        return NodeExit(self.node_id, self._process.returncode, self.last_log_lines())
+        return NodeExit(self.node_id, self._process.returncode, self.log.last_lines())
 
     async def _wait(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        keeping = asyncio.create_task(self.log.keep(process.stdout), name=f"log of {self.node_id}")
         await process.wait()
+        # What it said last tells why it ended. What it started may hold the pipe open a little longer.
+        await asyncio.wait([keeping], timeout=LAST_WORDS_SECONDS)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         ended = self.exit()
         if ended is not None and not self._exit_expected:
             self._on_unexpected_exit(ended)
@@ -154,7 +154,12 @@ class LocalCluster:
     """
 
     def __init__(
-        self, directory: Path, plan: ClusterPlan | None = None, *, command: Sequence[str] = NODE_COMMAND
+        self,
+        directory: Path,
+        plan: ClusterPlan | None = None,
+        *,
+        command: Sequence[str] = NODE_COMMAND,
+        on_log_line: Callable[[str, str], None] | None = None,
     ) -> None:
         """Lay out the cluster's files, or read those that stand; starts nothing.
 
@@ -162,6 +167,7 @@ class LocalCluster:
             directory: Made when it is not there.
             plan: What the cluster should be like.
             command: Runs one node when `--config FILE` is appended.
+            on_log_line: Is told each line that a node writes to its log, behind the node's id.
 
         Raises:
             InvalidConfiguration: See `ops.cluster_files.lay_out`.
@@ -169,6 +175,7 @@ class LocalCluster:
         """
         self.directory = directory.resolve()
         self.configurations = lay_out(self.directory, plan or ClusterPlan())
+        self._on_log_line = on_log_line
         self._unexpected: asyncio.Queue[NodeExit] = asyncio.Queue()
         self._processes = {node_id: self._node_process(node_id, command) for node_id in self.configurations}
 
@@ -180,7 +187,7 @@ class LocalCluster:
     @property
     def log_paths(self) -> Mapping[str, Path]:
         """Every node's log."""
-        return {node_id: process.log_path for node_id, process in self._processes.items()}
+        return {node_id: process.log.path for node_id, process in self._processes.items()}
 
     def address(self, node_id: str) -> NodeAddress:
         """One node with its addresses."""
@@ -194,8 +201,9 @@ class LocalCluster:
         """Start every node and wait until all are ready; when that fails, all are stopped again.
 
         Raises:
-            LocalClusterError: A node ended, or was not ready in time.
+            LocalClusterError: An address is in use, a node ended, or was not ready in time.
         """
+        self._check_addresses_free()
         try:
             for process in self._processes.values():
                 await process.start()
@@ -262,12 +270,23 @@ class LocalCluster:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    def _check_addresses_free(self) -> None:
+        """What listens there already would else be taken for the node that could not start."""
+        taken = [
+            f"{node.node_id} cannot listen on {address}: {reason}"
+            for node in self.addresses
+            for address in (node.grpc_address, node.http_address)
+            if (reason := _why_taken(address)) is not None
+        ]
+        if taken:
+            raise LocalClusterError("\n  ".join([*taken, "stop what uses them, or choose another base port"]))
+
     def _node_process(self, node_id: str, command: Sequence[str]) -> NodeProcess:
         folder = node_directory(self.directory, node_id)
         return NodeProcess(
             node_id,
             (*command, "--config", str(folder / CONFIGURATION_FILE)),
-            folder / LOG_FILE,
+            NodeLog(folder / LOG_FILE, partial(self._on_log_line, node_id) if self._on_log_line else None),
             self._unexpected.put_nowait,
         )
 
@@ -283,9 +302,20 @@ class LocalCluster:
             if not reasons:
                 return None
             if loop.time() >= deadline:
-                lines = [f"{node_id} is not ready: {'; '.join(reasons)}", *process.last_log_lines()]
+                lines = [f"{node_id} is not ready: {'; '.join(reasons)}", *process.log.last_lines()]
                 return "\n  ".join(lines)
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _why_taken(address: str) -> str | None:
+    """Why nothing can listen at an address now; None when something can."""
+    host, port = HostPort.parse(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _ask_ready(address: str) -> list[str]:
@@ -295,7 +325,7 @@ def _ask_ready(address: str) -> list[str]:
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        content = answer.read(SHOWN_LOG_BYTES)
+        content = answer.read(ANSWER_BYTES)
         if answer.status == http.HTTPStatus.OK:
             return []
         return [str(reason) for reason in orjson.loads(content)["reasons"]] or [f"HTTP status {answer.status}"]

@@ -50,6 +50,21 @@ FILESYSTEM_AVAILABLE_BYTES = _define(
     "filesystem_available_bytes", "gauge", "", "What the node can still write to that filesystem."
 )
 
+RAFT_LEADER = _define("raft_leader", "gauge", "", "1 while this node leads the Raft members, else 0.")
+MAP_VERSION = _define("map_version", "gauge", "", "Version of the map of primaries that this node knows.")
+DRAINING = _define("node_draining", "gauge", "", "1 while this node shall lead nothing, else 0.")
+NOMINATIONS = _define("nominations", "counter", "", "Candidates that this node nominated as the Raft leader.")
+
+VOTERS = _define("voters", "gauge", "group", "Nodes that vote in the group, as this node is configured.")
+ELECTIONS = _define("elections", "counter", "group outcome", "Elections that this node stood for, by outcome.")
+STEP_DOWNS = _define("step_downs", "counter", "group", "Terms of this node as primary that ended.")
+PROMISED_EPOCH = _define(
+    "promised_epoch", "gauge", "group", "Epoch that this node promised to follow nothing below."
+)
+LEASE_SECONDS = _define(
+    "lease_remaining_seconds", "gauge", "group", "How long this primary may still read alone; 0 where it is none."
+)
+
 GROUP_ROLE = _define("group_role", "gauge", "group role", "1 for the role that the node has in the group, else 0.")
 GROUP_SERVING = _define(
     "group_serving", "gauge", "group", "1 when the node leads the group and takes its writes, else 0."
@@ -60,6 +75,12 @@ COMMITTED_LSN = _define("committed_lsn", "gauge", "group", "Last record that the
 APPLIED_LSN = _define("applied_lsn", "gauge", "group", "Last record that the node's shards contain.")
 LOG_FIRST_LSN = _define("log_first_lsn", "gauge", "group", "First record that the node's log still holds.")
 LOG_BYTES = _define("log_size_bytes", "gauge", "group", "Records in the node's replication log.")
+LOG_DISK_READS = _define(
+    "log_disk_reads", "counter", "group", "Reads of the log for records that were no longer in memory."
+)
+LOG_END_LOST = _define(
+    "log_end_lost", "gauge", "group", "1 while the log lacks records that it once held with fsync, else 0."
+)
 FSYNC_SECONDS = _define("log_fsync_duration_seconds", "histogram", "group", "Time of one fsync of the log.")
 
 APPENDS = _define(
@@ -82,10 +103,9 @@ UNCOMMITTED_BYTES = _define(
     "uncommitted_bytes", "gauge", "group", "Entries written here and not yet committed by the quorum."
 )
 WRITER_FAILED = _define(
-    "writer_failed", "gauge", "group reason", "1 when the group's writer has stopped for good, else 0."
+    "writer_failed", "gauge", "group", "1 when the group's writer has stopped for good, else 0; /healthz says why."
 )
 
-VOTERS = _define("voters", "gauge", "group", "Nodes that vote in the group, as its primary is configured.")
 VOTERS_CONNECTED = _define(
     "voters_connected", "gauge", "group", "Voters with a stream from this primary, which counts itself."
 )
@@ -124,13 +144,10 @@ REFUSED_RECORDS = _define(
     "refused_records", "counter", "group reason", "Records that this standby refused to take."
 )
 APPLIED = _define("applied_transactions", "counter", "group", "Records applied to this standby's shards.")
-APPLY_SECONDS = _define(
-    "apply_duration_seconds", "histogram", "group", "Time to apply what was merged into one transaction."
+WAITING_RESYNCS = _define(
+    "shards_waiting_for_resync", "gauge", "group", "Shards that wait for a resync or are in one."
 )
 RESYNCS = _define("resyncs", "counter", "group", "Shards made equal to the primary's by their differing pages.")
-SHARDS_AWAITING_RESYNC = _define(
-    "shards_awaiting_resync", "gauge", "group", "Shards of this standby that the log alone cannot continue."
-)
 RESYNC_BYTES = _define("resync_received_bytes", "counter", "group", "Pages received by resyncs.")
 
 SHARD_BYTES = _define("shard_size_bytes", "gauge", "group shard", "Size of the shard's database file.")
@@ -145,3 +162,13 @@ SESSIONS_BYTES = _define("sessions_memory_bytes", "gauge", "", "Memory of the tr
 SESSION_LOADS = _define("session_loads", "counter", "", "Sessions brought into memory from their shard.")
 SESSION_EVICTIONS = _define("session_evictions", "counter", "reason", "Sessions that left memory.")
 SUBSCRIBERS = _define("subscribers", "gauge", "", "Open subscriptions.")
+
+SHARD_READS = _define("shard_reads", "counter", "", "Reads of shard files, lists and transcripts; not SQL.")
+FAILED_SHARD_READS = _define("shard_read_failures", "counter", "", "Of those, what SQLite could not serve.")
+POSITION_TIMEOUTS = _define(
+    "position_wait_timeouts", "counter", "", "Reads whose min_position was not reached before their deadline."
+)
+SQL_QUERIES = _define("sql_queries", "counter", "", "SQL statements from outside that a worker process was given.")
+SQL_WORKERS_STOPPED = _define(
+    "sql_workers_stopped", "counter", "", "Worker processes stopped because their query overran or was given up."
+)

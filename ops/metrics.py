@@ -24,10 +24,12 @@ from agent_core.histogram import Histogram
 from ops import metric_catalogue as catalogue
 from ops.metric_catalogue import CATALOGUE, Metric
 from ops.node_snapshot import (
+    ElectionSnapshot,
     FollowingSnapshot,
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
 )
@@ -98,11 +100,28 @@ def _samples(node: NodeSnapshot) -> Iterator[Sample]:
     yield catalogue.READY, (), not node.not_ready
     yield catalogue.FILESYSTEM_BYTES, (), node.filesystem_bytes
     yield catalogue.FILESYSTEM_AVAILABLE_BYTES, (), node.filesystem_available_bytes
+    yield catalogue.RAFT_LEADER, (), node.control.raft_leader == node.node_id
+    yield catalogue.MAP_VERSION, (), node.control.map_version
+    yield catalogue.DRAINING, (), node.node_id in node.control.draining
+    yield catalogue.NOMINATIONS, (), node.control.nominations
+    for election in node.control.elections:
+        yield from _election_samples(election)
     for group in node.groups:
         yield from _group_samples(group)
     for shard in node.shards:
         yield from _shard_samples(shard)
     yield from _session_samples(node.sessions)
+    yield from _read_samples(node.reads)
+
+
+def _election_samples(election: ElectionSnapshot) -> Iterator[Sample]:
+    label = (str(election.group),)
+    yield catalogue.VOTERS, label, election.voters
+    yield catalogue.ELECTIONS, (*label, "won"), election.won
+    yield catalogue.ELECTIONS, (*label, "lost"), election.lost
+    yield catalogue.STEP_DOWNS, label, election.step_downs
+    yield catalogue.PROMISED_EPOCH, label, election.promised_epoch
+    yield catalogue.LEASE_SECONDS, label, election.lease_remaining_seconds or 0
 
 
 def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
@@ -116,6 +135,8 @@ def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
     yield catalogue.APPLIED_LSN, label, group.applied_lsn
     yield catalogue.LOG_FIRST_LSN, label, group.log_first_lsn
     yield catalogue.LOG_BYTES, label, group.log_bytes
+    yield catalogue.LOG_DISK_READS, label, group.log_disk_reads
+    yield catalogue.LOG_END_LOST, label, group.log_end_lost
     yield catalogue.FSYNC_SECONDS, label, group.fsync_seconds
     if group.primary is not None:
         yield from _primary_samples(label, group.primary)
@@ -137,9 +158,7 @@ def _primary_samples(label: tuple[str], primary: PrimarySnapshot) -> Iterator[Sa
     yield catalogue.QUEUE_BYTES, label, primary.queue_bytes
     yield catalogue.UNCOMMITTED_TRANSACTIONS, label, primary.uncommitted_transactions
     yield catalogue.UNCOMMITTED_BYTES, label, primary.uncommitted_bytes
-    failed = primary.failure is not None
-    yield catalogue.WRITER_FAILED, (*label, primary.failure_reason if failed else ""), failed
-    yield catalogue.VOTERS, label, primary.voters
+    yield catalogue.WRITER_FAILED, label, primary.failure is not None
     yield catalogue.VOTERS_CONNECTED, label, primary.voters_connected
     for standby in primary.standbys:
         labels = (*label, standby.node_id)
@@ -161,9 +180,8 @@ def _following_samples(label: tuple[str], following: FollowingSnapshot) -> Itera
     for reason, count in following.refused_records_by_reason.items():
         yield catalogue.REFUSED_RECORDS, (*label, reason), count
     yield catalogue.APPLIED, label, following.applied_transactions
-    yield catalogue.APPLY_SECONDS, label, following.apply_seconds
+    yield catalogue.WAITING_RESYNCS, label, following.waiting_resyncs
     yield catalogue.RESYNCS, label, following.resyncs
-    yield catalogue.SHARDS_AWAITING_RESYNC, label, following.shards_awaiting_resync
     yield catalogue.RESYNC_BYTES, label, following.resync_bytes
 
 
@@ -182,3 +200,11 @@ def _session_samples(sessions: SessionsSnapshot) -> Iterator[Sample]:
     for reason, count in sessions.evictions_by_reason.items():
         yield catalogue.SESSION_EVICTIONS, (reason,), count
     yield catalogue.SUBSCRIBERS, (), sessions.subscribers
+
+
+def _read_samples(reads: ReadsSnapshot) -> Iterator[Sample]:
+    yield catalogue.SHARD_READS, (), reads.shard_reads
+    yield catalogue.FAILED_SHARD_READS, (), reads.failed_shard_reads
+    yield catalogue.POSITION_TIMEOUTS, (), reads.position_timeouts
+    yield catalogue.SQL_QUERIES, (), reads.sql_queries
+    yield catalogue.SQL_WORKERS_STOPPED, (), reads.sql_workers_stopped

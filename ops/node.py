@@ -13,48 +13,49 @@ from typing import TYPE_CHECKING
 import grpc.aio
 import structlog
 import uvloop
+from fastapi import APIRouter
 
+from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError
 from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to_server
+from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
+from agent_core.transport import server_options, stop_server
 from ops.administration import AdministrationService
+from ops.cluster_routes import cluster_routes
+from ops.control.control_plane import ControlPlane
+from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
-from ops.following import FollowingGroup
 from ops.group_context import GroupContext, Peers
 from ops.http import HttpServer, build_app
-from ops.leading import LeadingGroup
+from ops.membership import GroupMember
 from ops.node_state import NodeState
 from ops.replication_service import ReplicationService
 from ops.settings import MIB, NodeConfiguration
 from primary.checks import WriteChecks
+from primary.forwarding import ForwardingSessions
 from primary.loader import SessionLoader
 from primary.registry import ResidencySettings, SessionRegistry
 from primary.service import SessionsService
+from primary.unlogged import log_unlogged
 from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
+from replica.reading.sql.limits import SqlLimits
 
 if TYPE_CHECKING:
     from agent_core.open_telemetry import OpenTelemetryTracer
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * MIB
 STOP_SECONDS = 1.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """The database threads give up the interpreter at each SQLite call; the default 5 ms would be their wait."""
-
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Two daemons on one port would otherwise share its connections in silence.
-    ("grpc.so_reuseport", 0),
-)
 
 
 def run(configuration: NodeConfiguration) -> int:
@@ -72,6 +73,8 @@ def run(configuration: NodeConfiguration) -> int:
         node_id=configuration.node.id,
         shard_count=configuration.cluster.shard_count,
         shard_group_count=configuration.cluster.shard_group_count,
+        voters=tuple(sorted(node.node_id for node in configuration.cluster_map.voters())),
+        raft_members=tuple(sorted(entry.id for entry in configuration.nodes if entry.raft is not None)),
     )
     with DataDirectory.claim(configuration.node.data_directory, identity):
         # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -86,9 +89,7 @@ class Node:
     def __init__(self, configuration: NodeConfiguration) -> None:
         self._configuration = configuration
         self._cluster = configuration.cluster_map
-        self._leading: dict[int, LeadingGroup] = {}
-        self._following: dict[int, FollowingGroup] = {}
-        self._failed = False
+        self._members: dict[int, GroupMember] = {}
 
     async def run(self) -> int:
         """Start everything, wait for a signal, stop everything: 0 unless a group failed."""
@@ -98,6 +99,7 @@ class Node:
             loop.add_signal_handler(number, stop.set)
         async with contextlib.AsyncExitStack() as stack:
             await self._start(stack)
+            self._state.starting = False
             log.info("node serves", grpc=self._address.grpc_address, http=self._address.http_address)
             await stop.wait()
             log.info("node stops")
@@ -116,71 +118,96 @@ class Node:
         if tracer is not None:
             stack.push_async_callback(asyncio.to_thread, tracer.close)
         directory = configuration.node.data_directory
+        view = MapView()
         loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="session loader")
         stack.push_async_callback(loader.close)
         registry = SessionRegistry(
-            self._cluster,
+            layout,
+            lambda group: self._primary_of(view, group),
             loader,
             ResidencySettings(configuration.sessions.idle_seconds, configuration.sessions.memory_budget_mib * MIB),
             configuration.cluster.acknowledgement,
         )
-        self._state = NodeState(configuration, registry, self._leading, self._following)
-        reading = Reading.open(directory, layout, positions, sql_workers=configuration.limits.sql_workers)
+        limits = configuration.limits
+        reading = Reading.open(
+            directory,
+            layout,
+            positions,
+            sql_workers=limits.sql_workers,
+            sql_limits=SqlLimits(
+                limits.sql_seconds, limits.sql_rows, limits.sql_result_bytes, limits.sql_memory_mib * MIB
+            ),
+            age_of=self._age_of,
+        )
         stack.push_async_callback(reading.close)
-        contexts = {}
+        control = await ControlPlane.open(configuration, view, peers, self._members)
+        stack.push_async_callback(control.stop)
+        self._state = NodeState(configuration, registry, reading, self._members, view=view, control=control)
         for group in range(layout.shard_group_count):
-            context = GroupContext.open(configuration, group, peers, positions, executor, tracer=tracer)
+            context = GroupContext.open(
+                configuration,
+                group,
+                peers=peers,
+                positions=positions,
+                view=view,
+                readers_away=reading.pool.away,
+                executor=executor,
+                tracer=tracer,
+            )
             stack.callback(context.log.close)
-            contexts[group] = context
-        for group, context in contexts.items():
-            if context.primary == configuration.node.id:
-                self._leading[group] = LeadingGroup(context, registry)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+            await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
+            self._members[group] = GroupMember(context, registry, on_news=control.attending.news)
+        server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
-        add_SessionsServicer_to_server(
-            SessionsService(
-                registry,
-                layout,
-                WriteChecks(configuration.limits.entry_bytes),
-                reading_service.list_sessions,
-                tracer,
-            ),
-            server,
+        sessions = SessionsService(
+            registry,
+            layout,
+            WriteChecks(configuration.limits.entry_bytes),
+            reading_service.list_sessions,
+            tracer,
         )
-        voters = {group: context.voter for group, context in contexts.items()}
-        add_ReplicationServicer_to_server(ReplicationService(self._leading, voters), server)
-        add_AdministrationServicer_to_server(AdministrationService(configuration, self._state.snapshot), server)
+        forwarding = ForwardingSessions(
+            sessions, layout, elsewhere=lambda group: self._primary_of(view, group), stub_of=peers.sessions
+        )
+        add_SessionsServicer_to_server(forwarding, server)
+        add_ReplicationServicer_to_server(ReplicationService(self._members), server)
+        add_ControlServicer_to_server(control.service, server)
+        administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
+        add_AdministrationServicer_to_server(administration, server)
         _listen(server, self._address.grpc_address)
+
+        def primary_name(group: int) -> str:
+            return view.placement(group).primary or ""
+
+        routes = APIRouter()
+        routes.include_router(reading_routes(reading))
+        routes.include_router(cluster_routes(self._state.snapshot, self._cluster, primary_name))
         app = build_app(
             self._state.snapshot,
-            routes=reading_routes(reading),
+            routes=routes,
             max_request_bytes=configuration.limits.request_bytes,
         )
         http = await HttpServer.start(app, self._address.http_address)
         stack.push_async_callback(http.stop)
-        for group, context in contexts.items():
-            if group not in self._leading:
-                following = await FollowingGroup.start(context)
-                self._following[group] = following
-                stack.push_async_callback(following.stop)
         await server.start()
-        stack.push_async_callback(server.stop, STOP_SECONDS)
-        tasks = [asyncio.create_task(registry.sweep(), name="session sweep")]
-        tasks += [
-            asyncio.create_task(self._lead(leading), name=f"lead group {group}")
-            for group, leading in self._leading.items()
-        ]
-        stack.push_async_callback(_cancel, tasks)
-        for leading in self._leading.values():
-            stack.push_async_callback(leading.stop, configuration.replication.acknowledgement_timeout_seconds)
+        stack.push_async_callback(stop_server, server, STOP_SECONDS)
+        for member in self._members.values():
+            member.start()
+            stack.push_async_callback(member.stop, configuration.replication.acknowledgement_timeout_seconds)
+        await control.start()
+        sweep = asyncio.create_task(registry.sweep(), name="session sweep")
+        stack.push_async_callback(_cancel, [sweep])
 
-    async def _lead(self, leading: LeadingGroup) -> None:
-        try:
-            await leading.run()
-        except (HeadwaterError, OSError) as error:
-            self._state.failures[leading.context.group] = str(error)
-            log.exception("group failed", group=leading.context.group)
+    def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
+        """The other node that leads a group; None while this one does, or nobody."""
+        primary = view.placement(group).primary
+        if primary is None or primary == self._configuration.node.id or self._members[group].leading is not None:
+            return None
+        return self._cluster.node(primary)
+
+    def _age_of(self, group: int) -> float:
+        return self._members[group].age_seconds
 
 
 def _tracer(configuration: NodeConfiguration) -> OpenTelemetryTracer | None:
@@ -202,7 +229,11 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"cannot listen for gRPC on {address}: {error}") from error
+        # gRPC's own words name only an environment variable of its own.
+        raise OSError(
+            f"cannot listen for gRPC on {address}: it is in use, or no address of this machine; "
+            "stop what uses it, or give this node another grpc address in [[nodes]]"
+        ) from error
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

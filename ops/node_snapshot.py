@@ -52,10 +52,8 @@ class PrimarySnapshot:
         uncommitted_transactions: Written, and not yet committed by the quorum.
         uncommitted_bytes: Their bytes.
         failure: Why the writer stopped for good; None while it works.
-        failure_reason: The failure in one word, for a label.
         serving: Whether its epoch is open and it takes writes.
-        voters: The group's voters, itself among them.
-        voters_connected: Those of them with a stream, itself counted.
+        voters_connected: The voters with a stream, itself counted.
         standbys: The other nodes of the group.
     """
 
@@ -71,9 +69,7 @@ class PrimarySnapshot:
     uncommitted_transactions: int = 0
     uncommitted_bytes: int = 0
     failure: str | None = None
-    failure_reason: str = "failed"
     serving: bool = False
-    voters: int = 1
     voters_connected: int = 1
     standbys: tuple[StandbySnapshot, ...] = ()
 
@@ -84,25 +80,25 @@ class FollowingSnapshot:
 
     Attributes:
         connected: Whether it has a stream.
+        state: What it is doing, in a word, for example "following", "connecting" or "resyncing".
         lag: How far it is behind, as it measures itself; goes on growing when the primary is gone.
         received_bytes: Records received.
         refused_records_by_reason: Records that were not taken, for example by "checksum", "order" or "epoch".
         applied_transactions: Records applied to shards.
-        apply_seconds: Time to apply what was merged into one transaction of a shard.
+        waiting_resyncs: Shards that wait for a resync or are in one; nothing is acknowledged meanwhile.
         resyncs: Shards made equal to the primary's by their differing pages.
-        shards_awaiting_resync: Shards that the log alone cannot continue.
         resync_bytes: Pages received for resyncs.
         failure: Why following stopped for good; None while it goes on or tries to.
     """
 
     connected: bool
+    state: str = "connecting"
     lag: Lag = NO_LAG
     received_bytes: int = 0
     refused_records_by_reason: Mapping[str, int] = field(default_factory=dict)
     applied_transactions: int = 0
-    apply_seconds: Histogram | None = None
+    waiting_resyncs: int = 0
     resyncs: int = 0
-    shards_awaiting_resync: int = 0
     resync_bytes: int = 0
     failure: str | None = None
 
@@ -120,6 +116,8 @@ class GroupSnapshot:
         applied_lsn: What its shards contain.
         log_bytes: Records that its log holds.
         log_first_lsn: The first of them.
+        log_disk_reads: Reads of the log whose records were no longer in memory.
+        log_end_lost: Whether it lacks records that it once held with fsync.
         fsync_seconds: Time of each fsync of the log.
         primary: What it does as primary; None for the other roles.
         following: What it does to follow; None for a primary.
@@ -133,9 +131,60 @@ class GroupSnapshot:
     applied_lsn: int
     log_bytes: int = 0
     log_first_lsn: int = 1
+    log_disk_reads: int = 0
+    log_end_lost: bool = False
     fsync_seconds: Histogram | None = None
     primary: PrimarySnapshot | None = None
     following: FollowingSnapshot | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElectionSnapshot:
+    """How a group's election stands, whatever this node's role in the group.
+
+    Attributes:
+        group: Its number.
+        primary: Who leads it, as the map records it; None while nobody ever did.
+        epoch: Since which epoch.
+        voters: How many nodes vote in it.
+        promised_epoch: This node's seal: it follows nothing below.
+        promised_to: The node that the seal was given to; empty when there is none.
+        lease_remaining_seconds: For how long this node may still answer reads without asking anybody; None where
+            it does not lead.
+        won: Elections that this node stood for and won.
+        lost: Elections that it stood for and did not win.
+        step_downs: Terms as primary that ended.
+    """
+
+    group: int
+    primary: str | None = None
+    epoch: int = 0
+    voters: int = 1
+    promised_epoch: int = 0
+    promised_to: str = ""
+    lease_remaining_seconds: float | None = None
+    won: int = 0
+    lost: int = 0
+    step_downs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSnapshot:
+    """The control plane, as this node knows it.
+
+    Attributes:
+        raft_leader: The Raft leader; None while there is none.
+        map_version: The version of the map; 0 before the cluster is formed.
+        draining: The nodes that shall lead nothing.
+        nominations: Made by this node as the Raft leader.
+        elections: One for each group.
+    """
+
+    raft_leader: str | None = None
+    map_version: int = 0
+    draining: tuple[str, ...] = ()
+    nominations: int = 0
+    elections: tuple[ElectionSnapshot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +228,25 @@ class SessionsSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadsSnapshot:
+    """Reads that were asked of the node from outside.
+
+    Attributes:
+        shard_reads: Reads of shard files, for lists and transcripts; SQL is counted apart.
+        failed_shard_reads: Those that SQLite could not serve.
+        position_timeouts: Waits for a `min_position` that ended without it.
+        sql_queries: Statements that a worker process was given.
+        sql_workers_stopped: Worker processes that had to be stopped, because a query overran or was given up.
+    """
+
+    shard_reads: int = 0
+    failed_shard_reads: int = 0
+    position_timeouts: int = 0
+    sql_queries: int = 0
+    sql_workers_stopped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSnapshot:
     """A whole node.
 
@@ -189,9 +257,11 @@ class NodeSnapshot:
         not_ready: Why it should get no requests; empty when it is ready.
         filesystem_bytes: Size of the filesystem that holds its data; None when that cannot be told.
         filesystem_available_bytes: What it can still write there; None likewise.
-        groups: Its groups.
+        groups: Its groups; one that changes its role at this moment is not among them.
+        control: The map, the Raft leader, and the elections.
         shards: Its shard files.
         sessions: The sessions in its memory.
+        reads: What was read from it.
     """
 
     cluster_id: str
@@ -201,8 +271,10 @@ class NodeSnapshot:
     filesystem_bytes: int | None = None
     filesystem_available_bytes: int | None = None
     groups: tuple[GroupSnapshot, ...] = ()
+    control: ControlSnapshot = field(default_factory=ControlSnapshot)
     shards: tuple[ShardSnapshot, ...] = ()
     sessions: SessionsSnapshot = field(default_factory=SessionsSnapshot)
+    reads: ReadsSnapshot = field(default_factory=ReadsSnapshot)
 
     def failures(self) -> list[str]:
         """What has stopped for good and only a restart can mend; a node with none is alive."""

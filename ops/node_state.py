@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,14 +11,21 @@ from pathlib import Path
 
 from agent_core.errors import OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.lag import Lag
+from agent_core.log.durable_mark import LogEnd
 from agent_core.quorum import Acknowledgement
+from ops.control.control_plane import ControlPlane
+from ops.control.view import MapView
 from ops.following import FollowingGroup
 from ops.leading import LeadingGroup
+from ops.membership import GroupMember
 from ops.node_snapshot import (
+    ControlSnapshot,
+    ElectionSnapshot,
     FollowingSnapshot,
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
     StandbySnapshot,
@@ -26,6 +34,7 @@ from ops.settings import NodeConfiguration
 from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from replica.following import FollowerState
+from replica.reading.reading import Reading
 
 VERSION = version("headwater")
 FAILURES = tuple(error.code for error in (OutcomeUnknown, Unavailable, WriteFailed))
@@ -39,15 +48,28 @@ class NodeState:
         self,
         configuration: NodeConfiguration,
         registry: SessionRegistry,
-        leading: Mapping[int, LeadingGroup],
-        following: Mapping[int, FollowingGroup],
+        reading: Reading,
+        members: Mapping[int, GroupMember],
+        *,
+        view: MapView,
+        control: ControlPlane,
     ) -> None:
         self.configuration = configuration
         self._registry = registry
-        self._leading = leading
-        self._following = following
+        self._reading = reading
+        self._members = members
+        self._view = view
+        self._control = control
+        self.starting = True
         self.stopping = False
-        self.failures: dict[int, str] = {}
+
+    @property
+    def _leading(self) -> Mapping[int, LeadingGroup]:
+        return {group: member.leading for group, member in self._members.items() if member.leading is not None}
+
+    @property
+    def _following(self) -> Mapping[int, FollowingGroup]:
+        return {group: member.following for group, member in self._members.items() if member.following is not None}
 
     def snapshot(self) -> NodeSnapshot:
         """The node at this moment."""
@@ -64,6 +86,13 @@ class NodeState:
                 *(self._led(group) for group in self._leading.values()),
                 *(self._followed(group) for group in self._following.values()),
             ),
+            control=ControlSnapshot(
+                raft_leader=self._control.raft_leader,
+                map_version=self._view.map.version,
+                draining=tuple(member.node_id for member in self._view.map.members if member.draining),
+                nominations=self._control.nominations,
+                elections=tuple(self._elections()),
+            ),
             shards=tuple(self._shards()),
             sessions=SessionsSnapshot(
                 live=self._registry.live_sessions,
@@ -72,31 +101,66 @@ class NodeState:
                 evictions_by_reason={"idle": counters.evictions_idle, "memory": counters.evictions_memory},
                 subscribers=self._registry.subscribers,
             ),
+            reads=ReadsSnapshot(
+                shard_reads=self._reading.pool.reads,
+                failed_shard_reads=self._reading.pool.failures,
+                position_timeouts=self._reading.applied.timeouts,
+                sql_queries=self._reading.sql_workers.queries,
+                sql_workers_stopped=self._reading.sql_workers.killed,
+            ),
         )
 
     def _not_ready(self) -> Iterator[str]:
+        if self.starting:
+            yield "the node is starting"
         if self.stopping:
             yield "the node is stopping"
+        for number, member in self._members.items():
+            yield from (f"group {number}: {reason}" for reason in member.not_ready())
         for number, leading in self._leading.items():
+            yield from _lost_end(number, leading.context.log.end)
             if leading.waiting_for is not None:
                 yield f"group {number}: {leading.waiting_for}"
             if leading.writer is not None and leading.writer.trouble is not None:
                 yield f"group {number}: {leading.writer.trouble}"
         for number, following in self._following.items():
+            yield from _lost_end(number, following.context.log.end)
+            for shard, reason in following.shards.needs_resync.items():
+                yield f"group {number}: shard {shard} waits for a resync: {reason}"
             if following.follower.state is not FollowerState.FOLLOWING:
                 yield f"group {number}: {following.follower.state}: {following.follower.reason}"
             if following.shards.trouble is not None:
                 yield f"group {number}: {following.shards.trouble}"
 
+    def _elections(self) -> Iterator[ElectionSnapshot]:
+        now = asyncio.get_running_loop().time()
+        for group, member in self._members.items():
+            placement, promise = self._view.placement(group), member.context.voter.promise
+            lease = member.leading.lease if member.leading is not None else None
+            yield ElectionSnapshot(
+                group=group,
+                primary=placement.primary,
+                epoch=placement.epoch,
+                voters=len(member.context.cluster.voters()),
+                promised_epoch=promise.epoch,
+                promised_to=promise.candidate,
+                lease_remaining_seconds=lease.remaining_seconds(now) if lease is not None else None,
+                won=member.elections_won,
+                lost=member.elections_lost,
+                step_downs=member.step_downs,
+            )
+
+    def _failure(self, leading: LeadingGroup) -> str | None:
+        return self._members[leading.context.group].failure
+
     def _led(self, leading: LeadingGroup) -> GroupSnapshot:
         log, writer = leading.context.log, leading.writer
         committed_lsn = leading.tracker.committed_lsn if leading.tracker is not None else 0
         standbys = tuple(_standbys(leading))
-        voters = {node.node_id for node in leading.context.cluster.voters()}
         primary = PrimarySnapshot(
-            failure=self.failures.get(leading.context.group),
-            voters=len(voters),
-            voters_connected=1 + sum(standby.connected and standby.node_id in voters for standby in standbys),
+            failure=self._failure(leading),
+            voters_connected=1
+            + sum(standby.connected and standby.node_id in leading.voters for standby in standbys),
             standbys=standbys,
         )
         if writer is not None:
@@ -116,7 +180,7 @@ class NodeState:
                 uncommitted_transactions=writer.unreleased,
                 uncommitted_bytes=writer.unreleased_bytes,
                 failure=writer.failure or primary.failure,
-                serving=leading.waiting_for is None and not (writer.failure or primary.failure),
+                serving=leading.serving and not primary.failure,
             )
         return GroupSnapshot(
             group=leading.context.group,
@@ -127,6 +191,8 @@ class NodeState:
             applied_lsn=log.last.lsn,
             log_bytes=log.size_bytes,
             log_first_lsn=log.first_lsn,
+            log_disk_reads=log.disk_reads,
+            log_end_lost=log.end.lost,
             fsync_seconds=writer.counters.fsync_seconds if writer is not None else None,
             primary=primary,
         )
@@ -142,16 +208,19 @@ class NodeState:
             applied_lsn=shards.applied.lsn,
             log_bytes=context.log.size_bytes,
             log_first_lsn=context.log.first_lsn,
+            log_disk_reads=context.log.disk_reads,
+            log_end_lost=context.log.end.lost,
             following=FollowingSnapshot(
                 connected=follower.state is FollowerState.FOLLOWING,
+                state=str(follower.state),
                 lag=follower.lag(),
                 received_bytes=follower.counters.record_bytes,
                 refused_records_by_reason={
                     str(reason): count for reason, count in follower.receiver.refusals.items()
                 },
                 applied_transactions=sum(applier.transactions_applied for applier in shards.appliers.values()),
+                waiting_resyncs=len(shards.needs_resync),
                 resyncs=shards.counters.resyncs,
-                shards_awaiting_resync=len(shards.needs_resync),
                 resync_bytes=shards.counters.resync_bytes,
                 failure=follower.reason if follower.state is FollowerState.DIVERGED else None,
             ),
@@ -179,6 +248,14 @@ class NodeState:
                     checkpoints=applier.checkpoints_completed,
                     blocked_checkpoints=applier.checkpoints_blocked,
                 )
+
+
+def _lost_end(group: int, end: LogEnd) -> Iterator[str]:
+    if end.lost:
+        yield (
+            f"group {group}: the log lost its end: {end}; until it goes as far again this node gives its vote to "
+            "nobody whose log does not"
+        )
 
 
 def _standbys(leading: LeadingGroup) -> Iterator[StandbySnapshot]:

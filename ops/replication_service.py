@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from grpc.aio import ServicerContext
@@ -15,15 +14,14 @@ from agent_core.rpc_errors import abort
 from ops.leading import LeadingGroup
 
 if TYPE_CHECKING:
-    from replica.voter import Voter
+    from ops.membership import GroupMember
 
 
 class ReplicationService(ReplicationServicer):
     """Serves standbys of the groups that this node leads, and candidates of all groups."""
 
-    def __init__(self, leading: Mapping[int, LeadingGroup], voters: Mapping[int, Voter]) -> None:
-        self._leading = leading
-        self._voters = voters
+    def __init__(self, members: Mapping[int, GroupMember]) -> None:
+        self._members = members
 
     async def Stream(  # type: ignore[override] # noqa: N802 - it writes to the context instead of yielding
         self, request_iterator: AsyncIterator[pb.FromStandby], context: ServicerContext[Any, Any]
@@ -40,9 +38,9 @@ class ReplicationService(ReplicationServicer):
             await abort(context, error)
         await streams.serve(first.hello, request_iterator, context)
 
-    async def Resync(  # noqa: N802 - the name in the proto
+    async def Resync(  # type: ignore[override] # noqa: N802 - as above
         self, request_iterator: AsyncIterator[pb.ResyncRequest], context: ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.ResyncResponse]:
+    ) -> None:
         """One shard's resync."""
         try:
             first = await anext(request_iterator, None)
@@ -51,9 +49,7 @@ class ReplicationService(ReplicationServicer):
             source = self._group(first.start.group).source
             if source is None:
                 raise Unavailable(f"group {first.start.group} is not led from here yet")
-            async with aclosing(source.serve(_with_first(first, request_iterator))) as responses:
-                async for response in responses:
-                    yield response
+            await source.answer(_with_first(first, request_iterator), context.write)
         except HeadwaterError as error:
             await abort(context, error)
 
@@ -62,20 +58,23 @@ class ReplicationService(ReplicationServicer):
     ) -> pb.SealResponse:
         """A candidate asks for this node's promise."""
         try:
-            voter = self._voters.get(request.group)
-            if voter is None:
-                raise InvalidRequest(f"group is {request.group}; this cluster has {len(self._voters)}")
-            return await voter.seal(request)
+            return await self._member(request.group).context.voter.seal(request)
         except HeadwaterError as error:
             await abort(context, error)
         except OSError as error:
             await abort(context, Unavailable(f"the promise could not be made durable: {error}"))
 
     def _group(self, group: int) -> LeadingGroup:
-        leading = self._leading.get(group)
+        leading = self._member(group).leading
         if leading is None:
             raise NotPrimary(f"group {group} is not led by this node")
         return leading
+
+    def _member(self, group: int) -> GroupMember:
+        member = self._members.get(group)
+        if member is None:
+            raise InvalidRequest(f"group is {group}; allowed are the groups 0 to {len(self._members) - 1}")
+        return member
 
 
 async def _with_first(

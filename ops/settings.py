@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent_core.cluster import Cluster, InvalidCluster, NodeAddress
+from agent_core.cluster import Cluster, InvalidCluster, NodeAddress, is_loopback
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import MAX_SHARD_COUNT, ShardLayout
 
@@ -73,14 +73,8 @@ class NodeEntry(Section):
     id: str
     grpc: str
     http: str
+    raft: str | None = None
     voter: bool = True
-
-
-class GroupsSection(Section):
-    """Which node leads which shard group."""
-
-    default_primary: str = "node-1"
-    primaries: dict[Annotated[int, Field(ge=0, lt=MAX_SHARD_COUNT)], str] = Field(default_factory=dict)
 
 
 class LimitsSection(Section):
@@ -93,6 +87,10 @@ class LimitsSection(Section):
     uncommitted_bytes: int = Field(default=64 * MIB, ge=64 * KIB, le=4096 * MIB)
     request_bytes: int = Field(default=1 * MIB, ge=KIB, le=64 * MIB)
     sql_workers: int = Field(default=2, ge=1, le=64)
+    sql_seconds: float = Field(default=30.0, gt=0, le=600, allow_inf_nan=False)
+    sql_rows: int = Field(default=100_000, ge=1, le=10_000_000)
+    sql_result_bytes: int = Field(default=8 * MIB, ge=KIB, le=32 * MIB)
+    sql_memory_mib: int = Field(default=256, ge=16, le=16 * 1024)
 
     @model_validator(mode="after")
     def _one_batch_fits_the_queues(self) -> Self:
@@ -162,6 +160,14 @@ class ReplicationSection(Section):
         return self
 
 
+class ElectionSection(Section):
+    """How failures are noticed, and how the Raft members, who keep the map of primaries, trust each other."""
+
+    failure_timeout_seconds: Seconds = 1.0
+    lease_seconds: Seconds = 0.6
+    raft_password: SecretStr | None = None
+
+
 class TracingSection(Section):
     """Traces of single appends, for an OpenTelemetry collector."""
 
@@ -192,28 +198,28 @@ class NodeConfiguration(Section):
     cluster: ClusterSection
     node: NodeSection
     nodes: tuple[NodeEntry, ...] = Field(max_length=64)
-    groups: GroupsSection = GroupsSection()
     limits: LimitsSection = LimitsSection()
     sessions: SessionsSection = SessionsSection()
     storage: StorageSection = StorageSection()
     replication: ReplicationSection = ReplicationSection()
+    election: ElectionSection = ElectionSection()
     tracing: TracingSection = TracingSection()
     log: LogSection = LogSection()
 
     @cached_property
     def cluster_map(self) -> Cluster:
-        """The cluster's nodes and the placement of its groups.
+        """The cluster's nodes, shards and groups.
 
         Raises:
             InvalidCluster: They contradict each other; not for a configuration that was validated.
         """
-        layout = ShardLayout(self.cluster.shard_count, self.cluster.shard_group_count)
-        placement = dict.fromkeys(range(layout.shard_group_count), self.groups.default_primary)
         return Cluster(
             cluster_id=self.cluster.id,
-            layout=layout,
-            nodes=tuple(NodeAddress(entry.id, entry.grpc, entry.http, entry.voter) for entry in self.nodes),
-            placement=placement | self.groups.primaries,
+            layout=ShardLayout(self.cluster.shard_count, self.cluster.shard_group_count),
+            nodes=tuple(
+                NodeAddress(entry.id, entry.grpc, entry.http, voter=entry.voter, raft_address=entry.raft)
+                for entry in self.nodes
+            ),
         )
 
     @property
@@ -224,21 +230,49 @@ class NodeConfiguration(Section):
     @model_validator(mode="after")
     def _nodes_make_a_cluster(self) -> Self:
         problems: list[str] = []
-        default = self.groups.default_primary
-        voters = [entry.id for entry in self.nodes if entry.voter]
-        defaulted = set(range(self.cluster.shard_group_count)) - set(self.groups.primaries)
-        if defaulted and default not in voters:
-            problems.append(
-                f"groups.default_primary is {default!r}; allowed are the voters {', '.join(voters) or '(none)'}"
-            )
         try:
             _ = self.cluster_map
         except InvalidCluster as invalid:
-            # Groups that follow the default were just spoken of, once for all.
-            spoken_of = tuple(f"groups.primaries.{group} " for group in defaulted)
-            problems.extend(problem for problem in invalid.problems if not problem.startswith(spoken_of))
+            problems.extend(invalid.problems)
         names = [entry.id for entry in self.nodes]
         if self.node.id not in names:
             problems.append(f"node.id is {self.node.id!r}; allowed are the nodes {', '.join(names) or '(none)'}")
+        _require(problems)
+        return self
+
+    @model_validator(mode="after")
+    def _raft_is_protected(self) -> Self:
+        exposed = [entry.raft for entry in self.nodes if entry.raft is not None and not is_loopback(entry.raft)]
+        if exposed and self.election.raft_password is None:
+            _require(
+                [
+                    f"election.raft_password is missing; {exposed[0]} is not a loopback address, and whoever "
+                    "reaches an unprotected Raft port can run code on the node. Give every node the same secret, "
+                    "best by the environment: HEADWATER_ELECTION__RAFT_PASSWORD"
+                ]
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _times_are_in_order(self) -> Self:
+        heartbeat = self.replication.heartbeat_seconds
+        lease, failure = self.election.lease_seconds, self.election.failure_timeout_seconds
+        problems = []
+        if lease < 3 * heartbeat:
+            problems.append(
+                f"election.lease_seconds is {lease:g}; allowed is three times replication.heartbeat_seconds "
+                f"({3 * heartbeat:g}) or more: one late heartbeat must not end a lease"
+            )
+        if failure <= lease:
+            problems.append(
+                f"election.failure_timeout_seconds is {failure:g}; allowed is more than election.lease_seconds "
+                f"({lease:g}): until a lease has ended the voters elect nobody"
+            )
+        if self.replication.acknowledgement_timeout_seconds < failure:
+            problems.append(
+                "replication.acknowledgement_timeout_seconds is "
+                f"{self.replication.acknowledgement_timeout_seconds:g}; allowed is "
+                f"election.failure_timeout_seconds ({failure:g}) or more"
+            )
         _require(problems)
         return self

@@ -67,10 +67,16 @@ class Accumulator:
         return [Transaction(shard, mutations) for shard, mutations in by_shard.items()]
 
     def take_expired(self, now: float) -> list[Mutation]:
-        """Take what waited too long; nothing of it was written."""
-        taken = []
+        """Take what waited too long, and what waits behind that in the same session; nothing of it was written.
+
+        Whoever hears that an append was refused may repeat it; it must not come to stand behind a later one.
+        """
+        taken: list[Mutation] = []
         while self._waiting and self._waiting[0].expires_at <= now:
-            mutation = self._waiting.popleft()
-            self.size_bytes -= mutation.size_bytes
-            taken.append(mutation)
+            taken.append(self._waiting.popleft())
+        if taken and self._waiting:
+            expired = {mutation.actor for mutation in taken}
+            taken += [mutation for mutation in self._waiting if mutation.actor in expired]
+            self._waiting = deque(mutation for mutation in self._waiting if mutation.actor not in expired)
+        self.size_bytes -= sum(mutation.size_bytes for mutation in taken)
         return taken

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import orjson
 
+from agent_core.entry_kinds import KIND_SYNTAX, is_kind
 from agent_core.errors import InvalidRequest
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import check_session_id
 from agent_core.rpc.session_pb2 import AppendRequest, Session
 from primary.registry import NewEntry
 
-KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 MAX_KEY_CHARACTERS = 128
 MAX_NAME_CHARACTERS = 256
 MAX_TITLE_CHARACTERS = 1024
@@ -44,10 +43,8 @@ class WriteChecks:
         """
         check_session_id(request.session_id)
         kind = request.kind
-        if not KIND.fullmatch(kind):
-            raise InvalidRequest(
-                f"kind must be 1 to 64 lower-case letters, digits, '_', '.' or '-'; got {kind[:80]!r}"
-            )
+        if not is_kind(kind):
+            raise InvalidRequest(f"kind must be {KIND_SYNTAX}; got {kind[:80]!r}")
         payload = request.payload_json
         if len(payload) > self.entry_bytes:
             raise InvalidRequest(f"payload_json has {len(payload)} bytes; at most {self.entry_bytes} are allowed")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from agent_core.database.build import Connection, DatabaseError, open_for_writing
 from agent_core.database.schema import (
@@ -72,6 +73,18 @@ class Written:
     wal_bytes: int = 0
     fsync_seconds: float = 0.0
     checkpoint_due: bool = False
+
+
+class EpochBeginning(NamedTuple):
+    """The records with which an epoch begins.
+
+    Attributes:
+        opening_lsn: The first; with it everything before it counts as committed.
+        last_lsn: The last; clients are served once it is committed.
+    """
+
+    opening_lsn: int
+    last_lsn: int
 
 
 @dataclass(slots=True)
@@ -195,11 +208,15 @@ class GroupDatabase:
         state.checkpoint_at_bytes = self.checkpoint_bytes
         return True
 
-    def begin_epoch(self, cluster_id: str, unlogged_shards: Collection[int] = ()) -> int:
-        """Log the record that opens this epoch, and what a new primary owes its standbys; its lsn.
+    def begin_epoch(self, cluster_id: str, unlogged_shards: Collection[int] = ()) -> EpochBeginning:
+        """Log the record that opens this epoch, and what a new primary owes its standbys.
 
-        With the opening record everything before it counts as committed. Then come the missing migrations, as
-        transactions like any other, and a reset for each shard that holds what the log does not.
+        With the opening record everything before it counts as committed. Then come a reset for each shard that
+        holds what the log does not, and the missing migrations, as transactions like any other.
+
+        Resets are closed by a second epoch record. A standby acknowledges a reset before its resync, and nothing
+        behind it: so a majority that holds the closing record has its resyncs behind it, and a resync that
+        this majority needs never meets a client's write that is not committed yet.
         """
         opening = self._append_bare(RecordKind.EPOCH, 0, _now_ms())
         for shard in sorted(unlogged_shards):
@@ -207,8 +224,10 @@ class GroupDatabase:
         for state in self.shards.values():
             if schema_version(state.connection) < SCHEMA_VERSION:
                 self._migrate(state, cluster_id)
+        if unlogged_shards:
+            self._append_bare(RecordKind.EPOCH, 0, _now_ms())
         self.log.sync()
-        return opening.lsn
+        return EpochBeginning(opening.lsn, self._last_lsn)
 
     def close(self) -> None:
         """Close every shard; SQLite checkpoints what no reader holds."""

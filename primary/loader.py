@@ -27,6 +27,9 @@ TAIL = (
     " WHERE id >= (SELECT first_entry FROM entry_tail) AND session = ? ORDER BY id"
 )
 
+CACHE_KIB = 256
+"""SQLite's page cache of one shard's connection: a transcript is read once, and stays in its actor."""
+
 
 @dataclass(slots=True)
 class SessionLoader:
@@ -46,6 +49,7 @@ class SessionLoader:
         connection = self._connections.get(shard)
         if connection is None:
             connection = open_for_reading(shard_path(self.data_directory, self.layout.shard_file_name(shard)))
+            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             self._connections[shard] = connection
         connection.execute("BEGIN")
         try:
@@ -73,6 +77,13 @@ class SessionLoader:
             for seq, kind, payload, created, key in rows
         )
         return SessionActor(session, shard, self.layout.group_of(shard), row[0], entries)
+
+    def release(self, group: int) -> None:
+        """Close the connections to a group's shards, whose files may be replaced from now on."""
+        for shard in self.layout.shards_of(group):
+            connection = self._connections.pop(shard, None)
+            if connection is not None:
+                connection.close()
 
     def close(self) -> None:
         """Close every connection."""

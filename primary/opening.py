@@ -41,11 +41,13 @@ class Vote:
         sealed: It promised the epoch to this node.
         promised_epoch: If not: the highest epoch that it has promised …
         last: … and the end of its own log.
+        lost: The voter's disk lost that end: it cannot lead with it.
     """
 
     sealed: bool
     promised_epoch: int
     last: Position
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,17 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class LongerLog:
-    """No majority can be had, since other logs go further; that of `voter` goes furthest. It should lead."""
+    """No majority can be had, since logs of voters go further, or did; that of `voter` goes furthest.
+
+    Attributes:
+        voter: A voter that should lead, since its log goes further; with `lost` it cannot.
+        last: The end of its log.
+        lost: Only such logs go further whose end their own disk lost, and this one is among them.
+    """
 
     voter: str
     last: Position
+    lost: bool = False
 
 
 Step = Ask | Wait | Opened | LongerLog
@@ -97,7 +106,7 @@ class EpochOpening:
         self.promised_epoch = max(promised_epoch, last.epoch)
         self.epoch = self.promised_epoch + 1
         self._sealed: set[str] = set()
-        self._longer: dict[str, Position] = {}
+        self._longer: dict[str, Vote] = {}
         self._asked = False
 
     @property
@@ -114,7 +123,7 @@ class EpochOpening:
                 self._sealed.add(voter)
             return
         if vote.last > self.last:
-            self._longer[voter] = vote.last
+            self._longer[voter] = vote
         self.promised_epoch = max(self.promised_epoch, vote.promised_epoch)
 
     def next_step(self) -> Step:
@@ -124,8 +133,8 @@ class EpochOpening:
             self._sealed.clear()
             self._asked = False
         if len(self._voters) - len(self._longer) < majority(len(self._voters)):
-            voter, last = max(self._longer.items(), key=lambda item: item[1])
-            return LongerLog(voter, last)
+            voter, vote = max(self._longer.items(), key=lambda item: (not item[1].lost, item[1].last))
+            return LongerLog(voter, vote.last, vote.lost)
         if not self._asked:
             self._asked = True
             return Ask(self.epoch, self._voters)
@@ -182,7 +191,7 @@ async def open_epoch(
         except (HeadwaterError, OSError) as error:
             log.info("voter did not answer", group=group, voter=voter, reason=str(error))
             return
-        vote = Vote(response.sealed, response.promised_epoch, from_message(response.last))
+        vote = Vote(response.sealed, response.promised_epoch, from_message(response.last), response.lost)
         opening.answer(voter, request.epoch, vote)
 
     voters: frozenset[str] = frozenset()

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent_core.cluster import Cluster
+from agent_core.cluster import NodeAddress
 from agent_core.database.build import DatabaseError
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError, NotPrimary, SessionNotFound, Unavailable
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, SessionNotFound, Unavailable
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
+from agent_core.routing import ShardLayout
 from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
+from primary.electing.lease import Lease
 from primary.loader import SessionLoader
 from primary.mutation import Append, Creation, Mutation, OutcomeSink
 from primary.writer import GroupWriter
@@ -79,39 +81,50 @@ class SessionRegistry:
 
     def __init__(
         self,
-        cluster: Cluster,
+        layout: ShardLayout,
+        primary_of: Callable[[int], NodeAddress | None],
         loader: DatabaseThread[SessionLoader],
         settings: ResidencySettings,
         acknowledgement: Acknowledgement,
     ) -> None:
-        self._cluster = cluster
-        self._layout = cluster.layout
+        self._layout = layout
+        self._primary_of = primary_of
         self._loader = loader
         self._settings = settings
         self._acknowledgement = acknowledgement
         self._loop = asyncio.get_running_loop()
         self._writers: dict[int, GroupWriter] = {}
+        self._leases: dict[int, Lease] = {}
         self._actors: dict[str, SessionActor] = {}
         # Sessions whose actors are on their way up, and what goes on once they are there.
         self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
         self._loads: set[asyncio.Task[None]] = set()
+        # Sessions whose creation was written or soon will be, and is not safe yet: nobody may see them.
+        self._creating: set[str] = set()
         self._news: dict[str, set[News]] = {}
         self.counters = RegistryCounters()
 
-    def lead(self, group: int, writer: GroupWriter) -> None:
-        """This node leads a group, and its epoch is open: serve its sessions."""
+    def lead(self, group: int, writer: GroupWriter, lease: Lease) -> None:
+        """This node leads a group, and its epoch is open: serve its sessions, and reads while the lease lasts."""
         self._writers[group] = writer
+        self._leases[group] = lease
 
     def step_down(self, group: int) -> None:
         """This node no longer leads a group: drop its actors, send its subscribers elsewhere."""
         self._writers.pop(group, None)
+        self._leases.pop(group, None)
         for session_id in [name for name in self._actors if self._group_of(name) == group]:
             del self._actors[session_id]
+        self._creating = {name for name in self._creating if self._group_of(name) != group}
         for session_id, listeners in self._news.items():
             if self._group_of(session_id) == group:
                 for news in listeners:
                     news.moved = True
                     news.event.set()
+
+    async def release(self, group: int) -> None:
+        """Close what is open of a group's shards, once this node no longer leads it."""
+        await self._loader.run(self._loader.owned.release, group)
 
     @property
     def live_sessions(self) -> int:
@@ -139,8 +152,26 @@ class SessionRegistry:
         writer = self._writers.get(group)
         if writer is not None:
             return writer
-        primary = self._cluster.primary_of(group)
+        primary = self._primary_of(group)
+        if primary is None:
+            raise Unavailable(f"group {group} has no primary at the moment")
         raise NotPrimary(f"group {group} is led by {primary.node_id} at {primary.grpc_address}")
+
+    def readable_position(self, session_id: str) -> Position:
+        """The position that a read of a session's actor shows; no write that anybody was told of is missing.
+
+        Raises:
+            NotPrimary: Another node leads the group.
+            Unavailable: This node has not heard a majority lately: another one may lead the group by now.
+        """
+        writer = self.writer(session_id)
+        group = self._group_of(session_id)
+        if not self._leases[group].valid(self._loop.time()):
+            raise Unavailable(
+                f"this primary of group {group} has not heard a majority lately, so what it holds may be old; "
+                "ask again, or read from a standby"
+            )
+        return writer.visible_position
 
     def actor_if_live(self, session_id: str) -> SessionActor | None:
         """The session's actor, if it is up."""
@@ -202,16 +233,12 @@ class SessionRegistry:
         session.status = session.status or "idle"
         actor = SessionActor(session, self._layout.shard_of(session_id), self._group_of(session_id))
         self._waiting[session_id] = []
+        self._creating.add(session_id)
         outcome: asyncio.Future[Position] = self._loop.create_future()
         size_bytes = session.ByteSize() + 128
-        writer.submit(
-            Creation(actor, size_bytes, acknowledgement or self._acknowledgement, _FutureSink(outcome), 0)
-        )
-        try:
-            return session, await outcome, True
-        finally:
-            # Failed or unknown: whoever asks next finds in the shard what became of it.
-            self._answer(session_id, self._actors.get(session_id))
+        sink = _CreationSink(outcome, lambda error: self._creation_failed(session_id, error))
+        writer.submit(Creation(actor, size_bytes, acknowledgement or self._acknowledgement, sink, 0))
+        return session, await outcome, True
 
     def released(self, mutation: Mutation) -> None:
         """A mutation is safe: let it be seen. The group writer calls this."""
@@ -222,7 +249,8 @@ class SessionRegistry:
             for news in self._news.get(session_id, ()):
                 news.event.set()
             return
-        if session_id in self._waiting:  # else the creator was told that the outcome is unknown
+        if session_id in self._creating:
+            self._creating.discard(session_id)
             self._come_up(session_id, actor)
 
     @contextmanager
@@ -315,6 +343,9 @@ class SessionRegistry:
         if waiting is not None:
             waiting.append(then)
             return
+        if session_id in self._creating:
+            then(_not_safe_yet(session_id))
+            return
         self._waiting[session_id] = [then]
         task = self._loop.create_task(self._load(session_id), name=f"load {session_id}")
         self._loads.add(task)
@@ -337,16 +368,29 @@ class SessionRegistry:
         self._actors[session_id] = actor
         self._answer(session_id, actor)
 
+    def _creation_failed(self, session_id: str, error: HeadwaterError) -> None:
+        """Its creator was told so; of unknown outcome, it comes up once it is safe, and is not seen before."""
+        if isinstance(error, OutcomeUnknown):
+            self._answer(session_id, _not_safe_yet(session_id))
+        else:
+            self._creating.discard(session_id)
+            self._answer(session_id, None)
+
     def _answer(self, session_id: str, outcome: SessionActor | HeadwaterError | None) -> None:
         for then in self._waiting.pop(session_id, ()):
             then(outcome)
 
 
-class _FutureSink:
-    """One waiting call."""
+def _not_safe_yet(session_id: str) -> Unavailable:
+    return Unavailable(f"the creation of session {session_id!r} is not acknowledged yet; try again")
 
-    def __init__(self, outcome: asyncio.Future[Position]) -> None:
+
+class _CreationSink:
+    """The call that waits for a creation, and whoever must hear of its failure even if that call has gone."""
+
+    def __init__(self, outcome: asyncio.Future[Position], on_failed: Callable[[HeadwaterError], None]) -> None:
         self._outcome = outcome
+        self._on_failed = on_failed
 
     def appended(self, request_id: int, group: int, seq: int, position: Position, *, duplicate: bool) -> None:
         """It is safe."""
@@ -355,5 +399,6 @@ class _FutureSink:
 
     def failed(self, request_id: int, error: HeadwaterError) -> None:
         """It was not acknowledged."""
+        self._on_failed(error)
         if not self._outcome.done():
             self._outcome.set_exception(error)

@@ -32,7 +32,8 @@ MAX_HASHES_BYTES = 1 << 20
 """Hashes that one message may carry."""
 
 MESSAGE_TIMEOUT_SECONDS = 30.0
-"""How long a receiver may leave the source, and with it an open snapshot, without its next message."""
+"""How long a receiver may leave the source, and with it an open snapshot, before its next message, or before it
+takes the source's next one."""
 
 COMMIT_WAIT_SECONDS = 10.0
 """How long the end of a resync waits for the snapshot's transactions to be committed."""
@@ -53,7 +54,7 @@ class ResyncSource:
         pages_sent: Pages sent because they differed.
         bytes_received: Of requests, as serialized.
         bytes_sent: Of responses, as serialized.
-        sent_uncommitted: Resyncs that ended without waiting longer for the commit.
+        sent_uncommitted: Resyncs that ended before the commit, since no quorum was possible without the receiver.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ResyncSource:
         group: int,
         shard_paths: Mapping[int, Path],
         wait_committed: Callable[[int], Awaitable[object]],
+        quorum_needs: Callable[[str], bool],
         commit_wait_seconds: float = COMMIT_WAIT_SECONDS,
         message_timeout_seconds: float = MESSAGE_TIMEOUT_SECONDS,
     ) -> None:
@@ -73,13 +75,15 @@ class ResyncSource:
             group: The group that all the shards belong to.
             shard_paths: Where the group's shards are.
             wait_committed: Returns once an lsn of the group is committed.
+            quorum_needs: Whether it is the node of this name that a majority lacks now.
             commit_wait_seconds: How long to wait for that at most.
-            message_timeout_seconds: How long to wait for a receiver's next message at most.
+            message_timeout_seconds: How long to wait for a receiver to send its next message, or to take one.
         """
         self._cluster_id = cluster_id
         self._group = group
         self._shard_paths = shard_paths
         self._wait_committed = wait_committed
+        self._quorum_needs = quorum_needs
         self._commit_wait_seconds = commit_wait_seconds
         self._message_timeout_seconds = message_timeout_seconds
         self.active = 0
@@ -90,6 +94,24 @@ class ResyncSource:
         self.bytes_sent = 0
         self.sent_uncommitted = 0
 
+    async def answer(
+        self, requests: AsyncIterator[pb.ResyncRequest], write: Callable[[pb.ResyncResponse], Awaitable[None]]
+    ) -> None:
+        """Answer one receiver over its call, and give up one that takes nothing more: it holds a snapshot open.
+
+        Raises:
+            HeadwaterError: As `serve`; `Unavailable` also when `write` does not come back in time.
+        """
+        async with aclosing(self.serve(requests)) as responses:
+            async for response in responses:
+                try:
+                    async with asyncio.timeout(self._message_timeout_seconds):
+                        await write(response)
+                except TimeoutError:
+                    raise Unavailable(
+                        f"the receiver took no message of the resync for {self._message_timeout_seconds:g} s"
+                    ) from None
+
     async def serve(self, requests: AsyncIterator[pb.ResyncRequest]) -> AsyncGenerator[pb.ResyncResponse, None]:
         """Answer one receiver. Close the generator if it is left early: until then its snapshot stays open.
 
@@ -97,7 +119,8 @@ class ResyncSource:
             WrongCluster: The receiver belongs to another cluster.
             InvalidRequest: A message is not what the protocol has in its place.
             Overloaded: Too many resyncs are under way.
-            Unavailable: The receiver ended or paused too long, or the shard cannot be read now.
+            Unavailable: The receiver ended or paused too long, the shard cannot be read now, or what was sent was
+                not committed in time.
             ShardDamaged: The source's own file cannot be read.
         """
         if self.active >= MAX_CONCURRENT:
@@ -113,7 +136,7 @@ class ResyncSource:
             self.active -= 1
 
     async def _serve(self, requests: AsyncIterator[pb.ResyncRequest]) -> AsyncGenerator[pb.ResyncResponse, None]:
-        path, claimed_count = self._check_start(await self._next(requests))
+        path, claimed_count, receiver = self._check_start(await self._next(requests))
         snapshot = await asyncio.to_thread(PageSnapshot.open, path)
         try:
             position = snapshot.position or START
@@ -132,8 +155,8 @@ class ResyncSource:
         finally:
             snapshot.close()
         self.pages_sent += outgoing.sent
-        await self._until_committed(position.lsn)
-        yield pb.ResyncResponse(end=pb.ResyncEnd(pages_sent=outgoing.sent))
+        committed = await self._until_committed(position.lsn, receiver)
+        yield pb.ResyncResponse(end=pb.ResyncEnd(pages_sent=outgoing.sent, committed=committed))
 
     async def _runs(
         self, requests: AsyncIterator[pb.ResyncRequest], claimed_count: int, page_count: int
@@ -165,7 +188,7 @@ class ResyncSource:
         self.bytes_received += request.ByteSize()
         return request
 
-    def _check_start(self, request: pb.ResyncRequest) -> tuple[Path, int]:
+    def _check_start(self, request: pb.ResyncRequest) -> tuple[Path, int, str]:
         if request.WhichOneof("message") != "start":
             raise InvalidRequest(f"a resync begins with start; got {request.WhichOneof('message')}")
         start = request.start
@@ -179,20 +202,25 @@ class ResyncSource:
             )
         if start.page_count > MAX_PAGE_COUNT:
             raise InvalidRequest(f"page_count is {start.page_count}; allowed are 0 to {MAX_PAGE_COUNT}")
-        return path, start.page_count
+        return path, start.page_count, start.node_id
 
-    async def _until_committed(self, lsn: int) -> None:
-        """Hold the end back until everything that was sent is committed.
+    async def _until_committed(self, lsn: int, receiver: str) -> bool:
+        """Hold the end back until everything that was sent is committed: without it the receiver keeps nothing.
 
-        A standby's files contain committed transactions only. The wait has a bound, because where no quorum is
-        possible without this very receiver, holding it back would never end. What it then holds too early is
-        found when it next says hello: a shard that is ahead of its log's history is resynced.
+        Where nothing can be committed without this very receiver, holding it back would never end. Then it gets
+        the end, told that this is not committed, and its readers see nothing of the shard before it is.
         """
         try:
             async with asyncio.timeout(self._commit_wait_seconds):
                 await self._wait_committed(lsn)
         except TimeoutError:
+            if not self._quorum_needs(receiver):
+                raise Unavailable(
+                    f"lsn {lsn}, which this resync contains, was not committed in {self._commit_wait_seconds:g} s"
+                ) from None
             self.sent_uncommitted += 1
+            return False
+        return True
 
 
 class OutgoingPages:

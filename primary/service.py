@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from grpc.aio import ServicerContext
 
-from agent_core.errors import HeadwaterError, InvalidRequest
+from agent_core.errors import HeadwaterError, InvalidRequest, OutcomeUnknown, Unavailable
 from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from agent_core.rpc import replication_pb2
@@ -32,6 +32,7 @@ from agent_core.rpc.session_pb2 import (
 from agent_core.rpc.session_pb2_grpc import SessionsServicer
 from agent_core.rpc_errors import abort
 from agent_core.tracing import Tracer
+from primary.append_order import AppendOrder
 from primary.checks import WriteChecks, acknowledgement
 from primary.mutation import OutcomeSink
 from primary.registry import SessionRegistry
@@ -85,7 +86,7 @@ class SessionsService(SessionsServicer):
         """What is known of a session, from its actor."""
         try:
             actor = await self._registry.actor(check_session_id(request.session_id))
-            position = self._registry.writer(request.session_id).visible_position
+            position = self._registry.readable_position(request.session_id)
         except HeadwaterError as error:
             await abort(context, error)
         return GetSessionResponse(session=actor.session, position=self._position(request.session_id, position))
@@ -107,7 +108,7 @@ class SessionsService(SessionsServicer):
             if request.limit > MAX_TRANSCRIPT_ENTRIES:
                 raise InvalidRequest(f"limit is {request.limit}; at most {MAX_TRANSCRIPT_ENTRIES} are allowed")
             actor = await self._registry.actor(check_session_id(request.session_id))
-            position = self._registry.writer(request.session_id).visible_position
+            position = self._registry.readable_position(request.session_id)
         except HeadwaterError as error:
             await abort(context, error)
         entries = actor.entries(request.after_seq, request.limit or 1000, TRANSCRIPT_BYTES)
@@ -165,13 +166,17 @@ class SessionsService(SessionsServicer):
             async for batch in batches:
                 for request in batch.appends:
                     await self._submit(request, answers, raise_errors=False)
+                if answers.order.full:
+                    return
         finally:
             answers.end()
 
     async def _submit(self, request: AppendRequest, answers: AppendAnswers, *, raise_errors: bool) -> None:
-        answers.expect()
+        answers.expect(request)
         try:
             new = self._checks.entry(request)
+            if not answers.order.admits(new.session_id, request.request_id):
+                raise Unavailable(f"an earlier append to session {new.session_id!r} was refused; repeat that first")
             writer = self._registry.writer(new.session_id)
             if writer.full:
                 await writer.room()
@@ -190,18 +195,26 @@ class SessionsService(SessionsServicer):
 
 
 class AppendAnswers:
-    """Gathers outcomes of one stream until they are sent."""
+    """Gathers outcomes of one stream until they are sent.
+
+    Attributes:
+        order: Knows of which sessions nothing more may be taken before a refused append comes again.
+        last_error: The last failure.
+    """
 
     def __init__(self) -> None:
+        self.order = AppendOrder()
+        self._session_ids: dict[int, str] = {}
         self._results: list[AppendResult] = []
         self._ready = asyncio.Event()
         self._expected = 0
         self._ended = False
         self.last_error: HeadwaterError | None = None
 
-    def expect(self) -> None:
+    def expect(self, request: AppendRequest) -> None:
         """One more outcome will come."""
         self._expected += 1
+        self._session_ids[request.request_id] = request.session_id
 
     def end(self) -> None:
         """No more will be expected."""
@@ -228,9 +241,13 @@ class AppendAnswers:
     def failed(self, request_id: int, error: HeadwaterError) -> None:
         """The entry was not acknowledged."""
         self.last_error = error
+        # A write of unknown outcome has its place in the session already: nothing can get in front of it.
+        if error.retry and not isinstance(error, OutcomeUnknown):
+            self.order.refused(self._session_ids.get(request_id, ""), request_id)
         self._add(AppendResult(request_id=request_id, error_code=error.code, error_message=str(error)))
 
     def _add(self, result: AppendResult) -> None:
+        self._session_ids.pop(result.request_id, None)
         self._results.append(result)
         self._ready.set()
 

@@ -151,6 +151,7 @@ class StandbyStreams:
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, _Stream] = {}
         self._closed: HeadwaterError | None = None
+        self._acknowledged = asyncio.Event()
         self._progress: dict[str, StandbyProgress] = {}
         for voter in voters:
             if voter != identity.primary:
@@ -162,6 +163,11 @@ class StandbyStreams:
     def progress(self) -> Mapping[str, StandbyProgress]:
         """Each standby that is known, by node: every other voter, and whoever said hello."""
         return self._progress
+
+    async def wait_durable(self, node: str, lsn: int) -> None:
+        """Wait until a standby has acknowledged everything up to `lsn`."""
+        while (progress := self._progress.get(node)) is None or progress.durable_lsn < lsn:
+            await self._acknowledged.wait()
 
     def lag(self, node: str) -> Lag:
         """How far a standby is behind, as seen from here.
@@ -259,6 +265,8 @@ class StandbyStreams:
             report = message.progress
             progress.acknowledge(report.durable_lsn, report.applied_lsn)
             self._on_durable(progress.node, report.durable_lsn)
+            self._acknowledged.set()
+            self._acknowledged.clear()
             self._on_heard(progress.node, report.heard_us / 1e6)
             if stream.waiting is not None:
                 stream.wake.set()

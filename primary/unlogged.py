@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_core.database.build import open_for_writing
+from agent_core.database.build import DatabaseError, open_for_writing
 from agent_core.database.schema import read_position, shard_path
 from agent_core.errors import ShardDamaged
 from agent_core.log.log import ReplicationLog
@@ -34,6 +34,8 @@ class _Ahead:
 
 def log_unlogged(data_directory: Path, layout: ShardLayout, group: int, log: ReplicationLog) -> frozenset[int]:
     """Log what the shards' WALs still hold past the log's end, durably; the shards that stay ahead.
+
+    A shard that cannot be read is passed over.
 
     Nothing else may have the shards open. They stay open here until the log is durable: closing empties a WAL.
     """
@@ -65,9 +67,12 @@ def log_unlogged(data_directory: Path, layout: ShardLayout, group: int, log: Rep
 
 
 def _look(path: Path, shard: int, last: Position, open_shards: ExitStack) -> _Ahead | None:
-    connection = open_for_writing(path)
-    open_shards.callback(connection.close)
-    position = read_position(connection)
+    try:
+        connection = open_for_writing(path)
+        open_shards.callback(connection.close)
+        position = read_position(connection)
+    except DatabaseError:
+        return None  # Damaged: whoever opens it to apply to it finds that, and lets it be resynced.
     if position is None or position.lsn <= last.lsn:
         return None
     (committed_at_ms,) = connection.execute("SELECT committed_at FROM replication").fetchone()

@@ -80,6 +80,7 @@ class GroupWriter:
         on_logged: Called, on the loop, when the log has grown and may be streamed.
         on_released: Called for each mutation that becomes visible, before its callers hear of it.
         on_committed: Called with the committed lsn when it rises.
+        on_visible: Called with the position up to which readers may see, when it rises.
         on_batch: Called with each batch before it is written.
     """
 
@@ -92,6 +93,7 @@ class GroupWriter:
         on_logged: Callable[[], None],
         on_released: Callable[[Mutation], None],
         on_committed: Callable[[int], None],
+        on_visible: Callable[[Position], None],
         on_batch: Callable[[list[Transaction]], None] | None = None,
     ) -> None:
         self._thread = thread
@@ -99,11 +101,13 @@ class GroupWriter:
         self._settings = settings
         self._on_released = on_released
         self._on_committed = on_committed
+        self._on_visible = on_visible
         self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
         self._logged = lambda: self._loop.call_soon_threadsafe(on_logged)
         local = settings.acknowledgement is Acknowledgement.LOCAL
         self._visible_mode = Acknowledgement.LOCAL if local else Acknowledgement.QUORUM
+        self._visible_lsn = 0
         self._accumulator = Accumulator(settings.limits)
         self._unreleased: deque[Transaction] = deque()
         self._unreleased_bytes = 0
@@ -114,6 +118,7 @@ class GroupWriter:
         self._room = asyncio.Event()
         self._room.set()
         self._stopping = False
+        self._deposed = False
         self._drained = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.counters = WriterCounters()
@@ -153,6 +158,11 @@ class GroupWriter:
         return self._accumulator.full
 
     @property
+    def takes_writes(self) -> bool:
+        """Whether `submit` queues what it is given: not after a failure, and not while the writer ends."""
+        return self.failure is None and not self._stopping
+
+    @property
     def visible_position(self) -> Position:
         """Where the group's history stands that readers may see: what a caller passes to read its own writes."""
         return Position(self.database.epoch, self._tracker.safe_lsn(self._visible_mode))
@@ -168,7 +178,7 @@ class GroupWriter:
 
     def submit(self, mutation: Mutation) -> None:
         """Queue a mutation; its waiters hear of the outcome."""
-        if self.failure is not None or self._stopping:
+        if not self.takes_writes:
             self._withdraw(mutation, Unavailable(self.failure or "the primary is stopping; nothing was written"))
             return
         mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
@@ -179,9 +189,14 @@ class GroupWriter:
 
     def durable(self, node: str, lsn: int) -> None:
         """A node holds the log durably up to `lsn`: release what that makes safe."""
+        if self._deposed:
+            return
         if self._tracker.durable(node, lsn):
             self._on_committed(self._tracker.committed_lsn)
         visible_lsn = self._tracker.safe_lsn(self._visible_mode)
+        if visible_lsn > self._visible_lsn:
+            self._visible_lsn = visible_lsn
+            self._on_visible(Position(self.database.epoch, visible_lsn))
         released = bool(self._unreleased) and self._unreleased[0].position.lsn <= visible_lsn
         while self._unreleased and self._unreleased[0].position.lsn <= visible_lsn:
             for mutation in self._unreleased.popleft().mutations:
@@ -198,11 +213,19 @@ class GroupWriter:
             if not self._unreleased and not self.queued:
                 self._drained.set()
 
+    def depose(self, reason: str) -> None:
+        """Acknowledge nothing from now on: this node's own vote went to another primary.
+
+        What waits ends as unknown. The log may still grow by the batch that is being written.
+        """
+        self._deposed = self._stopping = True
+        self._fail_waiting(reason)
+
     async def drain(self, seconds: float) -> None:
         """Take no more; wait for what is queued and written to be released; the rest ends as unknown."""
         self._stopping = True
         self._drained.clear()
-        if (self._unreleased or self.queued) and self.failure is None:
+        if (self._unreleased or self.queued) and self.failure is None and not self._deposed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), seconds)
         for task in self._tasks:

@@ -17,7 +17,7 @@ import grpc.aio
 import structlog
 
 from agent_core.backoff import Backoff
-from agent_core.errors import Fenced, HeadwaterError, Unavailable
+from agent_core.errors import Fenced, HandedOver, HeadwaterError, NotPrimary, Unavailable
 from agent_core.lag import Lag
 from agent_core.log.log import ReplicationLog
 from agent_core.position import Position
@@ -82,7 +82,7 @@ class Follower:
         replication_log: ReplicationLog,
         voter: Voter,
         shards: FollowedShards,
-        connect: Callable[[], ReplicationAsyncStub],
+        connect: Callable[[bool], ReplicationAsyncStub],
         on_traced: Callable[[Sequence[pb.TracedRecord]], None] | None = None,
         settings: FollowerSettings | None = None,
         chance: random.Random | None = None,
@@ -97,7 +97,9 @@ class Follower:
             replication_log: This node's log of the group.
             voter: Keeps the promises that this node gave for the group.
             shards: This node's shards of the group.
-            connect: A stub for the group's present primary, asked for each try anew.
+            connect: A stub for the group's present primary, asked for each try anew. It is given whether the node
+                that the last try went to said that it does not lead: then another one should be tried, if there is
+                any. Raises Unavailable while no primary is known.
             on_traced: Told the traced ones among records that were accepted.
             settings: What an operator chose.
             chance: Spreads the tries.
@@ -121,7 +123,10 @@ class Follower:
         self._lag = StandbyLag(self._loop.time(), heartbeat_seconds=self._settings.heartbeat_seconds)
         self._lag.restart(shards.applied.lsn)
         shards.on_applied(self._applied)
+        shards.on_resync_ordered(self._make_way)
         voter.on_raised(self._fence)
+        self._try_now = asyncio.Event()
+        self._misled = False
         self.state = FollowerState.CONNECTING
         self.reason: str | None = "the primary was not reached yet"
         self.primary = ""
@@ -138,6 +143,11 @@ class Follower:
         """For how long the primary was not heard; None when it never was."""
         return None if self._lag.heard_at is None else self._loop.time() - self._lag.heard_at
 
+    def try_now(self) -> None:
+        """There may be another primary: do not wait for the next try. A stream that works stays."""
+        self._backoff.reset()
+        self._try_now.set()
+
     async def run(self) -> None:
         """Follow until cancelled; whatever fails is tried again."""
         # Leaving the block waits for what is being written: nothing touches the log once this returns.
@@ -149,17 +159,26 @@ class Follower:
                     if not isinstance(error, HeadwaterError | OSError):
                         log.exception("following failed", group=self._group)
                     self._note(error)
-                await asyncio.sleep(self._backoff.next_delay())
+                try:
+                    async with asyncio.timeout(self._backoff.next_delay()):
+                        await self._try_now.wait()
+                except TimeoutError:
+                    continue
+                finally:
+                    self._try_now.clear()
 
     def _note(self, error: Exception) -> None:
         """Take down why the stream ended."""
+        self._misled = isinstance(error, NotPrimary)
+        if isinstance(error, HandedOver):
+            self._voter.watch.released()
         self.state = FollowerState.DIVERGED if isinstance(error, Diverged) else FollowerState.CONNECTING
         if str(error) != self.reason:
             log.warning("stream ended", group=self._group, reason=str(error), state=self.state)
         self.reason = str(error)
 
     async def _follow_once(self, log_thread: Executor) -> None:
-        call = self._connect().Stream()
+        call = self._connect(self._misled).Stream()
         try:
             await self._loop.run_in_executor(log_thread, self._log.sync)
             follow = await self._say_hello(call)
@@ -200,6 +219,7 @@ class Follower:
             last=to_message(epochs.last),
             epochs=[pb.EpochStart(epoch=start.epoch, first_lsn=start.first_lsn) for start in epochs.starts],
             committed_lsn=self._shards.committed_lsn,
+            base=to_message(epochs.base),
         )
         self.counters.hellos += 1
         self.receiver.begin(epochs.last)
@@ -218,6 +238,8 @@ class Follower:
                 return message_of(await call.read())
         except TimeoutError:
             raise Unavailable("the primary did not answer a hello") from None
+        except asyncio.InvalidStateError:
+            raise Unavailable("the connection to the primary broke before the hello was sent") from None
 
     async def _go_back(self, follow: Follow) -> None:
         """Promise the primary's epoch, and cut the log back to where the primary's log and this one part.
@@ -229,7 +251,7 @@ class Follower:
         await self._voter.adopt(follow.epoch, follow.primary)
         if follow.epoch < self._voter.floor:
             raise Fenced(held=self._voter.floor, seen=follow.epoch)
-        self.primary = follow.primary
+        self.primary = self._voter.watch.primary = follow.primary
         committed_lsn = self._shards.committed_lsn
         if follow.goes_on_from.lsn < committed_lsn:
             raise Diverged(
@@ -274,6 +296,10 @@ class Follower:
         self._lag.apply(position.lsn)
         if self._stream is not None:
             self._stream.report_applied()
+
+    def _make_way(self) -> None:
+        if self._stream is not None:
+            self._stream.finish(Unavailable("a resync was ordered"))
 
     def _fence(self, epoch: int) -> None:
         if self._stream is not None and self._stream.epoch < epoch:

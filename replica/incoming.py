@@ -50,6 +50,9 @@ class FollowedShards(Protocol):
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         """Call `listener` whenever the applied position changes."""
 
+    def on_resync_ordered(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the stream must end for a resync that was ordered."""
+
     def begin_stream(self, epoch: int) -> None:
         """From now on the primary of `epoch` is followed."""
 
@@ -99,7 +102,6 @@ class FollowerCounters:
     hellos: int = 0
     messages: int = 0
     record_bytes: int = 0
-    acknowledgements: int = 0
     cuts: int = 0
 
 
@@ -253,7 +255,6 @@ class IncomingStream:
                 continue
             self._durable_lsn, self._applied_lsn, self._told_heard_us = durable_lsn, applied_lsn, self._heard_us
             progress = pb.Progress(durable_lsn=durable_lsn, applied_lsn=applied_lsn, heard_us=self._heard_us)
-            self._counters.acknowledgements += 1
             try:
                 await self._call.write(pb.FromStandby(progress=progress))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,14 @@ Exchange = Callable[[AsyncIterator[pb.ResyncRequest]], AsyncIterable[pb.ResyncRe
 """The call itself: a stub's `Resync`."""
 
 
-async def nothing_to_release() -> None:
-    """For a node that has no connections of its own open to the shard."""
+ReadersAway = Callable[[int], AbstractAsyncContextManager[None]]
+"""Within it no other connection of this node is open to a shard."""
+
+
+def nobody_reads(shard: int) -> AbstractAsyncContextManager[None]:
+    """For a node that has no other connections open to its shards."""
+    del shard
+    return nullcontext()
 
 
 class ShardResync:
@@ -50,6 +57,7 @@ class ShardResync:
         bytes_received: Of responses, as serialized.
         bytes_sent: Of requests, as serialized.
         started_anew: The file could not be read, so an empty one took its place.
+        committed: The source said that what it sent is committed.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class ShardResync:
         cluster_id: str,
         node_id: str,
         group: int,
-        release_readers: Callable[[], Awaitable[None]] = nothing_to_release,
+        readers_away: ReadersAway = nobody_reads,
         message_timeout_seconds: float = MESSAGE_TIMEOUT_SECONDS,
     ) -> None:
         """Prepare the resync of an applier's shard.
@@ -71,8 +79,8 @@ class ShardResync:
             cluster_id: The cluster that the shard belongs to.
             node_id: This node.
             group: The shard's group.
-            release_readers: Closes every other connection of this process to the shard and keeps new ones away
-                until the resync has ended. Awaited only before a file that cannot be read is replaced.
+            readers_away: Closes every other connection of this node to the shard and keeps new ones away; entered
+                only while a file that cannot be read is replaced by an empty one.
             message_timeout_seconds: How long to wait for the source's next message at most.
         """
         self._applier = applier
@@ -80,12 +88,13 @@ class ShardResync:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self._group = group
-        self._release_readers = release_readers
+        self._readers_away = readers_away
         self._message_timeout_seconds = message_timeout_seconds
         self.pages_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
         self.started_anew = False
+        self.committed = False
         self._answered = asyncio.Event()
         self._over = False
 
@@ -155,12 +164,13 @@ class ShardResync:
                 self.pages_received += len(pages.numbers)
             elif self.started_anew and not incoming.ended:
                 # Only now is there a source: an unreadable file is still better than none.
-                await self._release_readers()
-                await self._thread.run(self._begin_anew)
+                async with self._readers_away(self._applier.shard):
+                    await self._thread.run(self._begin_anew)
         if not incoming.ended:
             raise Unavailable(
                 f"the source ended the resync of shard {self._applier.shard} before all of it had come"
             )
+        self.committed = incoming.committed
         await self._thread.run(self._applier.finish_replacement, incoming.page_count, incoming.position)
         return incoming.position
 
@@ -201,12 +211,14 @@ class IncomingResync:
         page_count: Pages of the source's snapshot.
         position: The position that it contains.
         ended: The last message came, and everything that was announced is there.
+        committed: The last message said that the snapshot's transactions are committed.
     """
 
     def __init__(self, own_page_count: int) -> None:
         self.page_count = 0
         self.position = Position(0, 0)
         self.ended = False
+        self.committed = False
         self._own_page_count = own_page_count
         self._last_number = 0
         self._received = 0
@@ -266,6 +278,7 @@ class IncomingResync:
                 f"pages {new.start} to {self.page_count} are new to this shard; {missing} of them did not come"
             )
         self.ended = True
+        self.committed = end.committed
 
 
 def requests_for(

@@ -7,7 +7,7 @@ go into the next one. One lock keeps rounds, resyncs and cuts of the log apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,18 @@ import structlog
 
 from agent_core.backoff import Backoff
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError
+from agent_core.errors import HeadwaterError, ShardDamaged
 from agent_core.log.log import ReplicationLog
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from replica.apply import ShardApplier
 from replica.group_shards import GroupShards, Keeping, Round
 from replica.receiving import Reset
-from replica.resync import Exchange, ShardResync, nothing_to_release
+from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
 
 log = structlog.get_logger(__name__)
+
+_ORDERED = "an operator ordered its resync"
 
 TIDY_EVERY_BYTES = 16 << 20
 """How much the log grows before what can be dropped is looked for again."""
@@ -39,6 +41,14 @@ class StandbyCounters:
     resync_pages: int = 0
     resync_bytes: int = 0
     failed_rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resynced:
+    """What a resync came to: the position that the shard contains, and how many of its pages differed."""
+
+    position: Position
+    pages: int
 
 
 class StandbyGroup:
@@ -67,12 +77,15 @@ class StandbyGroup:
         self._resets = dict(resets)
         self._broken: dict[int, str] = {}
         self._resynced_in: dict[int, int] = {}
+        self._ordered: dict[int, asyncio.Future[Resynced]] = {}
+        self._order_listeners: list[Callable[[], None]] = []
         self._epoch = 0
-        self._known_committed_lsn = replication_log.base.lsn
+        self._known_committed_lsn = max(replication_log.base.lsn, replication_log.noted_committed_lsn)
         self._tidied_at_bytes = 0
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[Position], None]] = []
+        self._commit_listeners: list[Callable[[Position], None]] = []
         self._task: asyncio.Task[None] | None = None
         self.applied = applied
         self.trouble: str | None = None
@@ -89,7 +102,7 @@ class StandbyGroup:
         group: int,
         log: ReplicationLog,
         exchange: Exchange,
-        release_readers: Callable[[], Awaitable[None]] = nothing_to_release,
+        readers_away: ReadersAway = nobody_reads,
         keeping: Keeping | None = None,
     ) -> StandbyGroup:
         """Open the group's shards in their own thread and begin to apply.
@@ -102,7 +115,7 @@ class StandbyGroup:
             group: The shard group.
             log: The group's log on this node; it stays the caller's to close.
             exchange: The `Resync` call of the group's present primary.
-            release_readers: See `replica.resync.ShardResync`.
+            readers_away: See `replica.resync.ShardResync`.
             keeping: What an operator chose.
 
         Raises:
@@ -132,7 +145,7 @@ class StandbyGroup:
                 cluster_id=cluster_id,
                 node_id=node_id,
                 group=group,
-                release_readers=release_readers,
+                readers_away=readers_away,
             )
 
         opened = cls(thread, log, resync=resync, exchange=exchange, applied=survey.applied, resets=survey.resets)
@@ -144,6 +157,8 @@ class StandbyGroup:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for order in self._ordered.values():
+            order.cancel()
         await self._thread.close()
 
     @property
@@ -166,13 +181,32 @@ class StandbyGroup:
         """Call `listener` with the applied position whenever it changes."""
         self._listeners.append(listener)
 
+    def on_committed(self, listener: Callable[[Position], None]) -> None:
+        """Call `listener` with the position up to which the group is known to be committed, when it rises."""
+        self._commit_listeners.append(listener)
+
+    @property
+    def held(self) -> Position:
+        """The furthest that a shard is, as far as this node's log tells of it.
+
+        What an earlier process applied was committed. So was, by a majority of logs, what a resync brought before
+        its commit, once it stands in this log: no other history can win any more.
+        """
+        history = self._log.epochs
+        rows = [applier.applied for applier in self.appliers.values() if applier.applied is not None]
+        told = [row for row in rows if row.lsn <= history.base.lsn or history.epoch_at(row.lsn) == row.epoch]
+        return max([self.applied, *told])
+
     def begin_stream(self, epoch: int) -> None:
         """From now on the primary of `epoch` is followed."""
         self._epoch = epoch
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""
-        self._known_committed_lsn = max(self._known_committed_lsn, lsn)
+        self._log.note_committed(lsn)
+        if lsn > self._known_committed_lsn:
+            self._known_committed_lsn = lsn
+            self._tell_committed(Position(self._epoch, lsn))
         if self.applied.lsn < self.committed_lsn:
             self._wake.set()
 
@@ -189,11 +223,62 @@ class StandbyGroup:
         """
         return 0 if self._broken else min([durable_lsn, *self._resets.values()])
 
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is what the log says, up to where it was applied: no resync is due."""
+        return not self.needs_resync and all(
+            self._is_ahead(applier) or self._why_unfit(applier) is None for applier in self.appliers.values()
+        )
+
+    async def bring_up(self) -> frozenset[int]:
+        """Apply the whole log, committed or not: this node leads it now, and nobody else does.
+
+        Returns:
+            The shards that contain more than the log: what this node committed to them as the primary of the log's
+            last epoch, and did not get to log before it stopped.
+
+        Raises:
+            ShardDamaged: A shard cannot be brought to the end of the log.
+        """
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        async with self._lock:
+            while self.applied.lsn < self._log.last.lsn:
+                outcome: Round = await self._thread.run(self._thread.owned.apply, self.applied, self._log.last.lsn)
+                if outcome.resync_shard is not None:
+                    raise ShardDamaged(
+                        f"shard {outcome.resync_shard} cannot be brought to the end of the log: {outcome.reason}"
+                    )
+                self._reached(outcome.applied)
+        return frozenset(applier.shard for applier in self.appliers.values() if self._is_ahead(applier))
+
+    def _is_ahead(self, applier: ShardApplier) -> bool:
+        """Whether a shard continues the log's own last epoch, past its end."""
+        contains, last = applier.applied, self._log.last
+        return contains is not None and contains.epoch == last.epoch and contains.lsn > last.lsn
+
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
         unfit = {shard: self._why_unfit(applier) for shard, applier in self.appliers.items()}
         self._broken = {shard: reason for shard, reason in unfit.items() if reason is not None}
         return dict(self._broken)
+
+    def on_resync_ordered(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a resync is ordered: whoever follows ends the stream and begins anew."""
+        self._order_listeners.append(listener)
+
+    async def order_resync(self, shard: int) -> Resynced:
+        """Have a shard made equal to the primary's, whatever it holds now; returns once it is.
+
+        Until then nothing is acknowledged, and readers see the old state. Who stops waiting does not call it off.
+        """
+        if shard not in self._ordered:
+            self._ordered[shard] = asyncio.get_running_loop().create_future()
+            self._broken.setdefault(shard, _ORDERED)
+            for listener in self._order_listeners:
+                listener()
+        return await asyncio.shield(self._ordered[shard])
 
     async def resync(self, shards: Iterable[int]) -> None:
         """Make these shards equal to the primary's, one after the other.
@@ -236,6 +321,8 @@ class StandbyGroup:
     def _why_unfit(self, applier: ShardApplier) -> str | None:
         if applier.damage is not None:
             return applier.damage
+        if applier.shard in self._ordered:
+            return _ORDERED
         contains, history = applier.applied, self._log.epochs
         if contains is None:
             return (
@@ -254,6 +341,8 @@ class StandbyGroup:
         resync = self._resync_of(applier, self._thread)
         position = await resync.run(self._exchange)
         self._resynced_in[shard] = epoch
+        if resync.committed:
+            self._tell_committed(position)
         self._broken.pop(shard, None)
         if self._resets.get(shard, position.lsn + 1) <= position.lsn:
             del self._resets[shard]
@@ -261,6 +350,9 @@ class StandbyGroup:
         self.counters.resync_pages += resync.pages_received
         self.counters.resync_bytes += resync.bytes_received
         log.info("resync ended", shard=shard, position=str(position), pages=resync.pages_received)
+        order = self._ordered.pop(shard, None)
+        if order is not None:
+            order.set_result(Resynced(position, resync.pages_received))
         self._notify()
 
     async def _apply_for_ever(self) -> None:
@@ -297,6 +389,10 @@ class StandbyGroup:
     def _reached(self, position: Position) -> None:
         self.applied = position
         self._notify()
+
+    def _tell_committed(self, position: Position) -> None:
+        for listener in self._commit_listeners:
+            listener(position)
 
     def _notify(self) -> None:
         for listener in self._listeners:

@@ -14,7 +14,8 @@ from concurrent.futures import Executor
 import structlog
 
 from agent_core.errors import InvalidRequest, WrongCluster
-from agent_core.position import Position
+from agent_core.log.durable_mark import LogEnd
+from agent_core.position import START, Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import from_message, to_message
 from replica.promises import PromiseFile
@@ -46,6 +47,7 @@ class Voter:
         cluster_id: str,
         group: int,
         last: Callable[[], Position],
+        once_held: Callable[[], Position] = lambda: START,
         lease_seconds: float = 0.0,
         executor: Executor | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Voter:
             cluster_id: The cluster; candidates of another one are refused.
             group: The shard group.
             last: The end of this node's log of the group.
+            once_held: The furthest position that this log ever held durably, whether it still does or not.
             lease_seconds: How long after a heartbeat of the present primary no other node is sealed.
             executor: Where the promise is written; None for the event loop's own.
         """
@@ -65,6 +68,7 @@ class Voter:
         self._cluster_id = cluster_id
         self._group = group
         self._last = last
+        self._once_held = once_held
         self._executor = executor
         self._turn = asyncio.Lock()
         self._raised: list[Callable[[int], None]] = []
@@ -81,8 +85,16 @@ class Voter:
         return self._file.promise
 
     def on_raised(self, listener: Callable[[int], None]) -> None:
-        """Call `listener` with the epoch whenever one is promised that was not promised before."""
+        """Call `listener` with the epoch whenever one is promised that was not promised before.
+
+        It is called in the same step of the event loop in which the log's end was looked at, before the promise
+        is durable: from that step on nothing of a lower epoch may be acknowledged.
+        """
         self._raised.append(listener)
+
+    def off_raised(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` no more."""
+        self._raised.remove(listener)
 
     async def seal(self, request: pb.SealRequest) -> pb.SealResponse:
         """Answer a candidate; the promise is durable when this returns.
@@ -114,6 +126,7 @@ class Voter:
                     last=to_message(answer.last),
                     voter=self._node_id,
                     lease_seconds=answer.lease_seconds,
+                    lost=self._end.lost,
                 )
             await self._keep(answer.promise)
             log.info("sealed", group=self._group, epoch=request.epoch, candidate=request.candidate)
@@ -121,9 +134,13 @@ class Voter:
                 sealed=True, promised_epoch=request.epoch, last=to_message(self._last()), voter=self._node_id
             )
 
+    @property
+    def _end(self) -> LogEnd:
+        return LogEnd(self._last(), self._once_held())
+
     def _decide(self, question: SealQuestion) -> Sealed | Refused:
         binding_seconds = self.watch.binding_seconds(self._loop.time())
-        return decide(self.promise, self._last(), question, binding_seconds)
+        return decide(self.promise, self._end.for_votes, question, binding_seconds)
 
     async def adopt(self, epoch: int, primary: str) -> None:
         """Promise durably to follow nothing below the epoch that `primary` was found to lead.
@@ -137,11 +154,11 @@ class Voter:
 
     async def _keep(self, promise: Promise) -> None:
         before, self.floor = self.floor, promise.epoch
+        for listener in tuple(self._raised):
+            listener(promise.epoch)
         try:
             await self._loop.run_in_executor(self._executor, self._file.keep, promise)
         except OSError:
             # No one was told; the present primary may go on.
             self.floor = before
             raise
-        for listener in self._raised:
-            listener(promise.epoch)

@@ -59,10 +59,12 @@ class PrimaryWatch:
     Attributes:
         lease_seconds: How long after a heartbeat no other candidate is sealed.
         heard_at: When the primary was last heard, in seconds on the voter's clock.
+        primary: Who it was; empty for a voter that only just started.
     """
 
     lease_seconds: float
     heard_at: float
+    primary: str = ""
 
     def heard(self, now: float) -> None:
         """A heartbeat came."""
@@ -84,7 +86,7 @@ def decide(
 
     Args:
         promise: What was promised.
-        own_last: The end of this voter's log.
+        own_last: The end of this voter's log, as it counts for votes (`agent_core.log.durable_mark.LogEnd`).
         question: What the candidate asks for.
         lease_seconds: For how long a lease of the present primary still binds this voter.
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import grpc.aio
 
 from agent_core.client.append_queue import AppendQueue, PendingAppend
-from agent_core.client.attempts import new_backoff
+from agent_core.client.attempts import DIRECT, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Appended
 from agent_core.errors import HeadwaterError, NotPrimary, Unavailable, from_code
@@ -116,7 +116,7 @@ class AppendStream:
             HeadwaterError: The stream cannot be opened, broke, or stalled.
         """
         channel = await self._endpoints.connected(self._timeout_seconds)
-        call: Stream = SessionsStub(channel).AppendStream()
+        call: Stream = SessionsStub(channel).AppendStream(metadata=DIRECT)
         self._stalled = self._loop.create_future()
         self._heard_at = self._loop.time()
         receiving = self._loop.create_task(self._receive(call))

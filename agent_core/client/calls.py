@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import grpc.aio
 from google.protobuf.message import Message
 
-from agent_core.client.attempts import new_backoff
+from agent_core.client.attempts import DIRECT, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable
 from agent_core.rpc_errors import from_rpc_error
@@ -52,7 +52,8 @@ async def call_unary(
         try:
             channel = await endpoints.connected(deadline - loop.time())
             invoke: Any = getattr(stub(channel), method)
-            return cast("Response", await invoke(request, timeout=max(deadline - loop.time(), 0.001)))
+            timeout = max(deadline - loop.time(), 0.001)
+            return cast("Response", await invoke(request, timeout=timeout, metadata=DIRECT))
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure, unanswered=unanswered)
         except Unavailable as refused:

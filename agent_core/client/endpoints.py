@@ -10,27 +10,14 @@ import grpc
 import grpc.aio
 
 from agent_core.errors import NotPrimary, Unavailable
+from agent_core.transport import client_options, close_channel
 
 ADDRESS_PATTERN = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-MAX_MESSAGE_BYTES = 64 << 20
 MAX_PORT = 65535
 CONNECT_SECONDS = 2.0
 """How long a node may take to accept a connection before the next address is tried."""
 MAX_CHANNELS = 64
 """Addresses that a client ever talks to; redirections past it are not followed."""
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # Two clients in one process must not share a connection: one stalled stream would stall the other.
-    ("grpc.use_local_subchannel_pool", 1),
-    # gRPC waits up to two minutes between attempts by default; a node that was restarted is back in one second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
 
 
 def check_address(address: str) -> str:
@@ -47,7 +34,7 @@ def check_address(address: str) -> str:
 
 def open_channel(address: str) -> grpc.aio.Channel:
     """A channel to one node, as every client of the project opens it."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(address, options=client_options())
 
 
 def primary_address(error: NotPrimary) -> str | None:
@@ -123,4 +110,4 @@ class Endpoints:
         """Close every channel; calls that run end at once."""
         channels, self._channels = tuple(self._channels.values()), {}
         for channel in channels:
-            await channel.close()
+            await close_channel(channel)

@@ -29,17 +29,15 @@ class QueryResult:
         columns: The columns' names.
         rows: JSON values; a blob is `{"base64": "…"}`.
         truncated: A bound on rows or bytes cut the result.
-        shard: The shard that was read.
-        group: The shard's group.
-        position: What the shard contained.
+        shard: The shard that was read; None: all of them.
+        positions: By group, what was read contained at least this.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     truncated: bool
-    shard: int
-    group: int
-    position: Position
+    shard: int | None
+    positions: Mapping[int, Position]
 
 
 class Reader(SessionReads):
@@ -71,7 +69,7 @@ class Reader(SessionReads):
         self,
         sql: str,
         *,
-        shard: int = 0,
+        shard: int | None = None,
         session_id: str | None = None,
         workspace: bool = False,
         parameters: Sequence[Any] | Mapping[str, Any] = (),
@@ -79,17 +77,18 @@ class Reader(SessionReads):
         timeout_ms: int = 0,
         min_position: Position | None = None,
     ) -> QueryResult:
-        """Run one read-only SQL statement over one shard.
+        """Run one read-only SQL statement: over all shards with DuckDB, or over one of them with SQLite.
 
         Args:
             sql: The statement.
-            shard: The shard's number, unless one of the following says which.
+            shard: Read this shard only.
             session_id: Read the shard that holds this session.
             workspace: Read the workspace shard.
-            parameters: Values for `?` or `:name` in the statement.
+            parameters: Values for `?` in the statement, or for `:name` (over all shards: `$name`).
             max_rows: Where to cut the result; 0: the server's default.
             timeout_ms: How long the statement may run; 0: the server's default.
-            min_position: Wait until the node has applied this position of the shard's group.
+            min_position: Wait until the node has applied this position of the shard's group; over all shards it
+                waits for nothing.
 
         Raises:
             QueryRefused: The SQL is wrong, or does anything but read.
@@ -103,7 +102,7 @@ class Reader(SessionReads):
                 request.workspace = True
             elif session_id is not None:
                 request.session_id = session_id
-            else:
+            elif shard is not None:
                 request.shard = shard
         except ValueError as error:
             raise InvalidRequest(f"a field of the query cannot be sent: {error}") from error
@@ -127,7 +126,6 @@ class Reader(SessionReads):
             columns=tuple(response.columns),
             rows=tuple(tuple(row) for row in rows),
             truncated=response.truncated,
-            shard=response.shard,
-            group=response.position.group,
-            position=position_from_wire(response.position.position),
+            shard=response.shard if response.HasField("shard") else None,
+            positions={at.group: position_from_wire(at.position) for at in response.positions},
         )

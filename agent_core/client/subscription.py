@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc.aio
 
-from agent_core.client.attempts import new_backoff
+from agent_core.client.attempts import DIRECT, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Entry, entry_from_wire
 from agent_core.errors import HeadwaterError, NotPrimary, Unavailable
@@ -31,7 +31,6 @@ class Subscription:
 
     Attributes:
         cursor: The last entry that was handed out.
-        resubscribed: How often a new stream took over.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Subscription:
         self._caught_up = False
         self._gaps = 0
         self.cursor = after_seq
-        self.resubscribed = 0
 
     async def entries(self) -> AsyncIterator[Entry]:
         """Hand out the entries in order.
@@ -82,7 +80,6 @@ class Subscription:
                     self._endpoints.redirected(address, error)
                 elif isinstance(error, Unavailable):
                     self._endpoints.failed(address)
-            self.resubscribed += 1
             if progress:
                 backoff.reset()
             if error is not None or not progress:
@@ -93,7 +90,7 @@ class Subscription:
         loop = asyncio.get_running_loop()
         channel = await self._endpoints.connected(self._timeout_seconds)
         call: grpc.aio.UnaryStreamCall[SubscribeRequest, SubscribeEvent] = SessionsStub(channel).Subscribe(
-            SubscribeRequest(session_id=self._session_id, after_seq=self.cursor)
+            SubscribeRequest(session_id=self._session_id, after_seq=self.cursor), metadata=DIRECT
         )
         heard = False
         try:

@@ -7,7 +7,8 @@ streamed and applied. Entries lie in the order of arrival, so a batch's entries 
 sessions they belong to. An index on (session, seq) would dirty one page per session in each batch; so the
 newest entries, the *tail*, stay out of it until some hundreds have gathered and are folded in with one
 stroke, each index page then serving many entries. Readers use `entry_index` for what is folded and scan the
-short tail for the rest; the views `transcript` and `session_overview` do that for everyone.
+short tail for the rest; the views `transcript` and `session_overview` do that for everyone. The indexes of the
+session list are over `folded_updated_at`, which only folding changes: an append touches none of them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ MIGRATIONS: tuple[str, ...] = (
         folded_entry_count  INTEGER NOT NULL DEFAULT 0,
         folded_updated_at   INTEGER NOT NULL
     );
+    CREATE INDEX sessions_by_update ON sessions (folded_updated_at DESC, session_id, title);
+    CREATE INDEX sessions_by_workspace ON sessions (workspace, folded_updated_at DESC, session_id);
+    CREATE INDEX sessions_by_status ON sessions (status, folded_updated_at DESC, session_id);
+    CREATE INDEX sessions_by_model ON sessions (model, folded_updated_at DESC, session_id);
     CREATE TABLE entries (
         id               INTEGER PRIMARY KEY,
         session          INTEGER NOT NULL REFERENCES sessions (id),

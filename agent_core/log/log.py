@@ -14,7 +14,8 @@ from pathlib import Path
 
 from agent_core.errors import HeadwaterError, LogDamaged, Unavailable
 from agent_core.log.contents import Block, Extent, LogContents
-from agent_core.log.history import HistoryBuilder
+from agent_core.log.durable_mark import DurableMark, LogEnd
+from agent_core.log.history import HistoryBuilder, cut_to
 from agent_core.log.record import Record, RecordCodec, headers
 from agent_core.log.recovery import Recovery, recover, remove_segments
 from agent_core.log.segment import (
@@ -40,16 +41,25 @@ class ReplicationLog:
     Attributes:
         damage: What was found bad among well-written records at opening and cut off with all that followed;
             None when nothing was. A standby fetches it from its primary again.
+        mark_damage: What was wrong with the mark of how far the log once reached; None when nothing was.
         torn_bytes: Bytes of a torn tail that were cut off at opening.
         syncs: How often something was made durable.
         disk_reads: How often `read` found its records no longer in memory.
     """
 
     def __init__(
-        self, directory: Path, identity: LogIdentity, recovery: Recovery, *, segment_bytes: int, tail_bytes: int
+        self,
+        directory: Path,
+        identity: LogIdentity,
+        recovery: Recovery,
+        mark: DurableMark,
+        *,
+        segment_bytes: int,
+        tail_bytes: int,
     ) -> None:
         self._directory = directory
         self._identity = identity
+        self._mark = mark
         self._segment_bytes = segment_bytes
         self._contents = LogContents(recovery.segments, recovery.table, tail_bytes=tail_bytes)
         self._generation = recovery.generation
@@ -58,6 +68,7 @@ class ReplicationLog:
         self._dropped: list[Path] = []
         self._refusal: tuple[type[HeadwaterError], str] | None = None
         self.damage = recovery.damage
+        self.mark_damage = mark.damage
         self.torn_bytes = recovery.torn_bytes
         self.syncs = 0
         self.disk_reads = 0
@@ -90,8 +101,10 @@ class ReplicationLog:
             directory.mkdir(parents=True)
             sync_directory(directory.parent)
         identity = LogIdentity(cluster_id, group)
+        mark = DurableMark(directory, identity)
         recovery = recover(directory, identity, segment_bytes=segment_bytes)
-        return cls(directory, identity, recovery, segment_bytes=segment_bytes, tail_bytes=tail_bytes)
+        mark.open(recovery.table.last)
+        return cls(directory, identity, recovery, mark, segment_bytes=segment_bytes, tail_bytes=tail_bytes)
 
     @property
     def epochs(self) -> EpochTable:
@@ -119,14 +132,23 @@ class ReplicationLog:
         return self._durable_lsn
 
     @property
+    def end(self) -> LogEnd:
+        """Where the log ends, and where it once ended."""
+        return LogEnd(self.last, self._mark.position)
+
+    @property
+    def noted_committed_lsn(self) -> int:
+        """Everything up to here was once known to be committed, by this process or by one before it."""
+        return self._mark.committed_lsn
+
+    def note_committed(self, lsn: int) -> None:
+        """Everything up to `lsn` is committed; a restart finds it again once the log has become durable next."""
+        self._mark.committed_lsn = max(self._mark.committed_lsn, lsn)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the records that the log holds."""
         return self._contents.size_bytes
-
-    @property
-    def segment_count(self) -> int:
-        """How many files the log consists of."""
-        return len(self._contents.segments)
 
     def bytes_after(self, lsn: int) -> int:
         """Bytes of the records after `lsn`; of all that are held when `lsn` lies before them."""
@@ -172,7 +194,7 @@ class ReplicationLog:
                 segment.reserve(file_bytes)
                 return segment
             # Only the last segment may have a torn tail: recovery relies on it.
-            self._make_durable(segment, segment.last_lsn)
+            self._make_durable(segment, self.last)
             header = SegmentHeader(self._generation, self.last)
             following = self._begin_segment(header, file_bytes=file_bytes, origin=self._contents.end)
             segment.close()
@@ -204,20 +226,22 @@ class ReplicationLog:
         """
         with self._file_lock:
             self._check_usable()
-            target_lsn = self.last.lsn
-            if self._durable_lsn < target_lsn:
-                self._make_durable(self._contents.last_segment, target_lsn)
+            target = self.last
+            if self._durable_lsn < target.lsn:
+                self._make_durable(self._contents.last_segment, target)
             return self._durable_lsn
 
-    def _make_durable(self, segment: Segment, lsn: int) -> None:
+    def _make_durable(self, segment: Segment, last: Position) -> None:
         try:
             segment.sync()
+            # Before anyone can hear of it.
+            self._mark.reach(last)
         except OSError as error:
             # The kernel may drop the pages of a failed fsync and let the next one succeed: it is not retried.
             self._refuse(f"{segment.path} could not be made durable: {error}")
             raise
         self.syncs += 1
-        self._durable_lsn = lsn
+        self._durable_lsn = last.lsn
 
     def _refuse(self, reason: str) -> None:
         self._refusal = (LogDamaged, f"{reason}; what the disk holds is unknown until the log is opened again")
@@ -288,6 +312,8 @@ class ReplicationLog:
         """
         with self._file_lock:
             self._check_usable()
+            cut_to(self.epochs, to)  # raises before anything is changed
+            self._lower_mark(to)
             removed = self._contents.cut_back(to)
             self._durable_lsn = min(self._durable_lsn, to.lsn)
             kept = self._contents.last_segment
@@ -312,17 +338,24 @@ class ReplicationLog:
         """
         with self._file_lock:
             self._check_usable()
+            self._lower_mark(base)
             header = SegmentHeader(self._generation + 1, base)
             first = self._begin_segment(header, file_bytes=self._segment_bytes, origin=0)
             self._generation += 1
             removed = self._contents.begin_anew(first)
             self._durable_lsn = base.lsn
+            self._mark.reach(base)
             for segment in removed:
                 segment.close()
             # Recovery ignores an older generation; what cannot be removed now is removed then.
             self._dropped.clear()
             with suppress(OSError):
                 remove_segments([segment.path for segment in removed if segment.path != first.path])
+
+    def _lower_mark(self, to: Position) -> None:
+        """Records past `to` are given up on purpose; those that the disk lost before are not, and stay marked."""
+        if not self.end.lost:
+            self._mark.lower(to)
 
     def drop_through(self, lsn: int) -> None:
         """Drop whole segments from the front whose every record is at most `lsn`; the last segment stays.
@@ -344,3 +377,4 @@ class ReplicationLog:
             self._refusal = self._refusal or (Unavailable, f"the log in {self._directory} is closed")
             for segment in self._contents.segments:
                 segment.close()
+            self._mark.close()

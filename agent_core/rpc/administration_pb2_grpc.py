@@ -44,6 +44,11 @@ class AdministrationStub:
                 request_serializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestRequest.SerializeToString,
                 response_deserializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestResponse.FromString,
                 _registered_method=True)
+        self.ResyncShards = channel.unary_unary(
+                '/headwater.v1.Administration/ResyncShards',
+                request_serializer=agent__core_dot_rpc_dot_administration__pb2.ResyncShardsRequest.SerializeToString,
+                response_deserializer=agent__core_dot_rpc_dot_administration__pb2.ResyncShardsResponse.FromString,
+                _registered_method=True)
 
 
 class AdministrationServicer:
@@ -62,6 +67,14 @@ class AdministrationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResyncShards(self, request, context):
+        """Makes shards of a standby equal to the primary's, page by page; answers once they are. Until then the standby
+        serves its old state and acknowledges nothing. Who stops waiting does not call it off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdministrationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +87,11 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.ShardDigest,
                     request_deserializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestRequest.FromString,
                     response_serializer=agent__core_dot_rpc_dot_administration__pb2.ShardDigestResponse.SerializeToString,
+            ),
+            'ResyncShards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResyncShards,
+                    request_deserializer=agent__core_dot_rpc_dot_administration__pb2.ResyncShardsRequest.FromString,
+                    response_serializer=agent__core_dot_rpc_dot_administration__pb2.ResyncShardsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +148,33 @@ class Administration:
             '/headwater.v1.Administration/ShardDigest',
             agent__core_dot_rpc_dot_administration__pb2.ShardDigestRequest.SerializeToString,
             agent__core_dot_rpc_dot_administration__pb2.ShardDigestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResyncShards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headwater.v1.Administration/ResyncShards',
+            agent__core_dot_rpc_dot_administration__pb2.ResyncShardsRequest.SerializeToString,
+            agent__core_dot_rpc_dot_administration__pb2.ResyncShardsResponse.FromString,
             options,
             channel_credentials,
             insecure,

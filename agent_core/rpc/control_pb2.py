@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from agent_core.rpc import replication_pb2 as agent__core_dot_rpc_dot_replication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61gent_core/rpc/control.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\"o\n\x08\x46romNode\x12.\n\nattendance\x18\x01 \x01(\x0b\x32\x18.headwater.v1.AttendanceH\x00\x12(\n\x07reports\x18\x02 \x01(\x0b\x32\x15.headwater.v1.ReportsH\x00\x42\t\n\x07message\"C\n\nAttendance\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\"4\n\x07Reports\x12)\n\x06groups\x18\x01 \x03(\x0b\x32\x19.headwater.v1.GroupReport\"\x90\x01\n\x0bGroupReport\x12\r\n\x05group\x18\x01 \x01(\r\x12\x13\n\x0bleads_epoch\x18\x02 \x01(\x04\x12$\n\x04last\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\r\n\x05hears\x18\x04 \x01(\t\x12\x16\n\x0esilent_seconds\x18\x05 \x01(\x01\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\"\xb2\x01\n\x06ToNode\x12\x15\n\x0b\x63luster_map\x18\x01 \x01(\x0cH\x00\x12)\n\x03\x61sk\x18\x02 \x01(\x0b\x32\x1a.headwater.v1.AskForReportH\x00\x12.\n\nnomination\x18\x03 \x01(\x0b\x32\x18.headwater.v1.NominationH\x00\x12+\n\thand_over\x18\x04 \x01(\x0b\x32\x16.headwater.v1.HandOverH\x00\x42\t\n\x07message\"\x0e\n\x0c\x41skForReport\"+\n\nNomination\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\"5\n\x08HandOver\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\t\"\x0f\n\rGetMapRequest\":\n\x0eGetMapResponse\x12\x13\n\x0b\x63luster_map\x18\x01 \x01(\x0c\x12\x13\n\x0braft_leader\x18\x02 \x01(\t\".\n\x11SwitchoverRequest\x12\r\n\x05group\x18\x01 \x01(\r\x12\n\n\x02to\x18\x02 \x01(\t\"7\n\x12SetDrainingRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x32\xa6\x02\n\x07\x43ontrol\x12:\n\x06\x41ttend\x12\x16.headwater.v1.FromNode\x1a\x14.headwater.v1.ToNode(\x01\x30\x01\x12\x43\n\x06GetMap\x12\x1b.headwater.v1.GetMapRequest\x1a\x1c.headwater.v1.GetMapResponse\x12K\n\nSwitchover\x12\x1f.headwater.v1.SwitchoverRequest\x1a\x1c.headwater.v1.GetMapResponse\x12M\n\x0bSetDraining\x12 .headwater.v1.SetDrainingRequest\x1a\x1c.headwater.v1.GetMapResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61gent_core/rpc/control.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\"o\n\x08\x46romNode\x12.\n\nattendance\x18\x01 \x01(\x0b\x32\x18.headwater.v1.AttendanceH\x00\x12(\n\x07reports\x18\x02 \x01(\x0b\x32\x15.headwater.v1.ReportsH\x00\x42\t\n\x07message\"C\n\nAttendance\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\"4\n\x07Reports\x12)\n\x06groups\x18\x01 \x03(\x0b\x32\x19.headwater.v1.GroupReport\"\x9e\x01\n\x0bGroupReport\x12\r\n\x05group\x18\x01 \x01(\r\x12\x13\n\x0bleads_epoch\x18\x02 \x01(\x04\x12$\n\x04last\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\r\n\x05hears\x18\x04 \x01(\t\x12\x16\n\x0esilent_seconds\x18\x05 \x01(\x01\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x0c\n\x04\x61\x62le\x18\x07 \x01(\x08\"\xb2\x01\n\x06ToNode\x12\x15\n\x0b\x63luster_map\x18\x01 \x01(\x0cH\x00\x12)\n\x03\x61sk\x18\x02 \x01(\x0b\x32\x1a.headwater.v1.AskForReportH\x00\x12.\n\nnomination\x18\x03 \x01(\x0b\x32\x18.headwater.v1.NominationH\x00\x12+\n\thand_over\x18\x04 \x01(\x0b\x32\x16.headwater.v1.HandOverH\x00\x42\t\n\x07message\"\x0e\n\x0c\x41skForReport\"+\n\nNomination\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\"5\n\x08HandOver\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\t\"\x0f\n\rGetMapRequest\":\n\x0eGetMapResponse\x12\x13\n\x0b\x63luster_map\x18\x01 \x01(\x0c\x12\x13\n\x0braft_leader\x18\x02 \x01(\t\".\n\x11SwitchoverRequest\x12\r\n\x05group\x18\x01 \x01(\r\x12\n\n\x02to\x18\x02 \x01(\t\"7\n\x12SetDrainingRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x32\xa6\x02\n\x07\x43ontrol\x12:\n\x06\x41ttend\x12\x16.headwater.v1.FromNode\x1a\x14.headwater.v1.ToNode(\x01\x30\x01\x12\x43\n\x06GetMap\x12\x1b.headwater.v1.GetMapRequest\x1a\x1c.headwater.v1.GetMapResponse\x12K\n\nSwitchover\x12\x1f.headwater.v1.SwitchoverRequest\x1a\x1c.headwater.v1.GetMapResponse\x12M\n\x0bSetDraining\x12 .headwater.v1.SetDrainingRequest\x1a\x1c.headwater.v1.GetMapResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,23 +39,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTS']._serialized_start=262
   _globals['_REPORTS']._serialized_end=314
   _globals['_GROUPREPORT']._serialized_start=317
-  _globals['_GROUPREPORT']._serialized_end=461
-  _globals['_TONODE']._serialized_start=464
-  _globals['_TONODE']._serialized_end=642
-  _globals['_ASKFORREPORT']._serialized_start=644
-  _globals['_ASKFORREPORT']._serialized_end=658
-  _globals['_NOMINATION']._serialized_start=660
-  _globals['_NOMINATION']._serialized_end=703
-  _globals['_HANDOVER']._serialized_start=705
-  _globals['_HANDOVER']._serialized_end=758
-  _globals['_GETMAPREQUEST']._serialized_start=760
-  _globals['_GETMAPREQUEST']._serialized_end=775
-  _globals['_GETMAPRESPONSE']._serialized_start=777
-  _globals['_GETMAPRESPONSE']._serialized_end=835
-  _globals['_SWITCHOVERREQUEST']._serialized_start=837
-  _globals['_SWITCHOVERREQUEST']._serialized_end=883
-  _globals['_SETDRAININGREQUEST']._serialized_start=885
-  _globals['_SETDRAININGREQUEST']._serialized_end=940
-  _globals['_CONTROL']._serialized_start=943
-  _globals['_CONTROL']._serialized_end=1237
+  _globals['_GROUPREPORT']._serialized_end=475
+  _globals['_TONODE']._serialized_start=478
+  _globals['_TONODE']._serialized_end=656
+  _globals['_ASKFORREPORT']._serialized_start=658
+  _globals['_ASKFORREPORT']._serialized_end=672
+  _globals['_NOMINATION']._serialized_start=674
+  _globals['_NOMINATION']._serialized_end=717
+  _globals['_HANDOVER']._serialized_start=719
+  _globals['_HANDOVER']._serialized_end=772
+  _globals['_GETMAPREQUEST']._serialized_start=774
+  _globals['_GETMAPREQUEST']._serialized_end=789
+  _globals['_GETMAPRESPONSE']._serialized_start=791
+  _globals['_GETMAPRESPONSE']._serialized_end=849
+  _globals['_SWITCHOVERREQUEST']._serialized_start=851
+  _globals['_SWITCHOVERREQUEST']._serialized_end=897
+  _globals['_SETDRAININGREQUEST']._serialized_start=899
+  _globals['_SETDRAININGREQUEST']._serialized_end=954
+  _globals['_CONTROL']._serialized_start=957
+  _globals['_CONTROL']._serialized_end=1251
 # @@protoc_insertion_point(module_scope)

@@ -103,11 +103,13 @@ class GroupReport(_message.Message):
     HEARS_FIELD_NUMBER: _builtins.int
     SILENT_SECONDS_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
+    ABLE_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     leads_epoch: _builtins.int
     hears: _builtins.str
     silent_seconds: _builtins.float
     answered: _builtins.int
+    able: _builtins.bool
     @_builtins.property
     def last(self) -> _replication_pb2.Position: ...
     def __init__(
@@ -119,10 +121,11 @@ class GroupReport(_message.Message):
         hears: _builtins.str = ...,
         silent_seconds: _builtins.float = ...,
         answered: _builtins.int = ...,
+        able: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "group", b"group", "hears", b"hears", "last", b"last", "leads_epoch", b"leads_epoch", "silent_seconds", b"silent_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["able", b"able", "answered", b"answered", "group", b"group", "hears", b"hears", "last", b"last", "leads_epoch", b"leads_epoch", "silent_seconds", b"silent_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

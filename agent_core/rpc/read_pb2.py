@@ -26,7 +26,7 @@ from agent_core.rpc import replication_pb2 as agent__core_dot_rpc_dot_replicatio
 from agent_core.rpc import session_pb2 as agent__core_dot_rpc_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gent_core/rpc/read.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\x1a\x1c\x61gent_core/rpc/session.proto\"\xdf\x01\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x0f\n\x05shard\x18\x02 \x01(\rH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x13\n\tworkspace\x18\x04 \x01(\x08H\x00\x12\x17\n\x0fparameters_json\x18\x05 \x01(\x0c\x12\x10\n\x08max_rows\x18\x06 \x01(\r\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\x12,\n\x0cmin_position\x18\x08 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\t \x01(\rB\x08\n\x06target\"\x97\x01\n\rQueryResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x11\n\trows_json\x18\x02 \x01(\x0c\x12\x11\n\trow_count\x18\x03 \x01(\r\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\r\n\x05shard\x18\x05 \x01(\r\x12-\n\x08position\x18\x06 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition2\xcd\x02\n\x07Reading\x12U\n\x0cListSessions\x12!.headwater.v1.ListSessionsRequest\x1a\".headwater.v1.ListSessionsResponse\x12O\n\nGetSession\x12\x1f.headwater.v1.GetSessionRequest\x1a .headwater.v1.GetSessionResponse\x12X\n\rGetTranscript\x12\".headwater.v1.GetTranscriptRequest\x1a#.headwater.v1.GetTranscriptResponse\x12@\n\x05Query\x12\x1a.headwater.v1.QueryRequest\x1a\x1b.headwater.v1.QueryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gent_core/rpc/read.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\x1a\x1c\x61gent_core/rpc/session.proto\"\xad\x02\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x0f\n\x05shard\x18\x02 \x01(\rH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x13\n\tworkspace\x18\x04 \x01(\x08H\x00\x12\x17\n\x0fparameters_json\x18\x05 \x01(\x0c\x12\x10\n\x08max_rows\x18\x06 \x01(\r\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\x12,\n\x0cmin_position\x18\x08 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\t \x01(\r\x12\x32\n\rmin_positions\x18\n \x03(\x0b\x32\x1b.headwater.v1.GroupPosition\x12\x18\n\x10max_staleness_ms\x18\x0b \x01(\rB\x08\n\x06target\"\xa7\x01\n\rQueryResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x11\n\trows_json\x18\x02 \x01(\x0c\x12\x11\n\trow_count\x18\x03 \x01(\r\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x12\n\x05shard\x18\x05 \x01(\rH\x00\x88\x01\x01\x12.\n\tpositions\x18\x06 \x03(\x0b\x32\x1b.headwater.v1.GroupPositionB\x08\n\x06_shard\"\xa4\x01\n\x13GetToolCallsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\x12,\n\x0cmin_position\x18\x04 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x06 \x01(\r\"\xcc\x01\n\x08ToolCall\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\x0c\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x06 \x01(\x03\x12\x18\n\x0b\x65nded_at_ms\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nresult_seq\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_ended_at_msB\r\n\x0b_result_seq\"\x7f\n\x14GetToolCallsResponse\x12*\n\ntool_calls\x18\x01 \x03(\x0b\x32\x16.headwater.v1.ToolCall\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"b\n\x0b\x46ollowEvent\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.headwater.v1.Entry\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition2\xeb\x03\n\x07Reading\x12U\n\x0cListSessions\x12!.headwater.v1.ListSessionsRequest\x1a\".headwater.v1.ListSessionsResponse\x12O\n\nGetSession\x12\x1f.headwater.v1.GetSessionRequest\x1a .headwater.v1.GetSessionResponse\x12X\n\rGetTranscript\x12\".headwater.v1.GetTranscriptRequest\x1a#.headwater.v1.GetTranscriptResponse\x12U\n\x0cGetToolCalls\x12!.headwater.v1.GetToolCallsRequest\x1a\".headwater.v1.GetToolCallsResponse\x12\x45\n\x06\x46ollow\x12\x1e.headwater.v1.SubscribeRequest\x1a\x19.headwater.v1.FollowEvent0\x01\x12@\n\x05Query\x12\x1a.headwater.v1.QueryRequest\x1a\x1b.headwater.v1.QueryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent_core.rpc.read_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUERYREQUEST']._serialized_start=108
-  _globals['_QUERYREQUEST']._serialized_end=331
-  _globals['_QUERYRESPONSE']._serialized_start=334
-  _globals['_QUERYRESPONSE']._serialized_end=485
-  _globals['_READING']._serialized_start=488
-  _globals['_READING']._serialized_end=821
+  _globals['_QUERYREQUEST']._serialized_end=409
+  _globals['_QUERYRESPONSE']._serialized_start=412
+  _globals['_QUERYRESPONSE']._serialized_end=579
+  _globals['_GETTOOLCALLSREQUEST']._serialized_start=582
+  _globals['_GETTOOLCALLSREQUEST']._serialized_end=746
+  _globals['_TOOLCALL']._serialized_start=749
+  _globals['_TOOLCALL']._serialized_end=953
+  _globals['_GETTOOLCALLSRESPONSE']._serialized_start=955
+  _globals['_GETTOOLCALLSRESPONSE']._serialized_end=1082
+  _globals['_FOLLOWEVENT']._serialized_start=1084
+  _globals['_FOLLOWEVENT']._serialized_end=1182
+  _globals['_READING']._serialized_start=1185
+  _globals['_READING']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,8 @@ class QueryRequest(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     MIN_POSITION_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    MIN_POSITIONS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
     shard: _builtins.int
     session_id: _builtins.str
@@ -41,12 +43,18 @@ class QueryRequest(_message.Message):
     parameters_json: _builtins.bytes
     """A JSON array (positional) or object (named) of parameters; empty: none."""
     max_rows: _builtins.int
-    """0: 1000"""
+    """0: 1000, or the node's limits.sql_rows if that is less"""
     timeout_ms: _builtins.int
-    """0: 5000"""
+    """0: 5000, or the node's limits.sql_seconds if that is less"""
     wait_ms: _builtins.int
+    max_staleness_ms: _builtins.int
+    """0: any age"""
     @_builtins.property
     def min_position(self) -> _replication_pb2.Position: ...
+    @_builtins.property
+    def min_positions(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.GroupPosition]:
+        """Over all shards, in place of min_position."""
+
     def __init__(
         self,
         *,
@@ -59,10 +67,12 @@ class QueryRequest(_message.Message):
         timeout_ms: _builtins.int = ...,
         min_position: _replication_pb2.Position | None = ...,
         wait_ms: _builtins.int = ...,
+        min_positions: _abc.Iterable[_session_pb2.GroupPosition] | None = ...,
+        max_staleness_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position", "session_id", b"session_id", "shard", b"shard", "target", b"target", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rows", b"max_rows", "min_position", b"min_position", "parameters_json", b"parameters_json", "session_id", b"session_id", "shard", b"shard", "sql", b"sql", "target", b"target", "timeout_ms", b"timeout_ms", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rows", b"max_rows", "max_staleness_ms", b"max_staleness_ms", "min_position", b"min_position", "min_positions", b"min_positions", "parameters_json", b"parameters_json", "session_id", b"session_id", "shard", b"shard", "sql", b"sql", "target", b"target", "timeout_ms", b"timeout_ms", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["shard", "session_id", "workspace"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -79,17 +89,20 @@ class QueryResponse(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
-    POSITION_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
     rows_json: _builtins.bytes
     """A JSON array of arrays; blobs as {"base64": "…"}."""
     row_count: _builtins.int
     truncated: _builtins.bool
     """max_rows or the limit on bytes cut the result."""
     shard: _builtins.int
+    """Unset: all of them."""
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def position(self) -> _session_pb2.GroupPosition: ...
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.GroupPosition]:
+        """Of every group that was read."""
+
     def __init__(
         self,
         *,
@@ -97,13 +110,154 @@ class QueryResponse(_message.Message):
         rows_json: _builtins.bytes = ...,
         row_count: _builtins.int = ...,
         truncated: _builtins.bool = ...,
-        shard: _builtins.int = ...,
+        shard: _builtins.int | None = ...,
+        positions: _abc.Iterable[_session_pb2.GroupPosition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shard", b"_shard", "shard", b"shard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shard", b"_shard", "columns", b"columns", "positions", b"positions", "row_count", b"row_count", "rows_json", b"rows_json", "shard", b"shard", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__shard: _TypeAlias = _typing.Literal["shard"]  # noqa: Y015
+    _WhichOneofArgType__shard: _TypeAlias = _typing.Literal["_shard", b"_shard"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard) -> _WhichOneofReturnType__shard | None: ...
+
+Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
+
+@_typing.final
+class GetToolCallsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    after_seq: _builtins.int
+    limit: _builtins.int
+    """Entries to read, 1 to 10000; 0: 1000."""
+    wait_ms: _builtins.int
+    max_staleness_ms: _builtins.int
+    """0: any age"""
+    @_builtins.property
+    def min_position(self) -> _replication_pb2.Position: ...
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        after_seq: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        min_position: _replication_pb2.Position | None = ...,
+        wait_ms: _builtins.int = ...,
+        max_staleness_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "limit", b"limit", "max_staleness_ms", b"max_staleness_ms", "min_position", b"min_position", "session_id", b"session_id", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetToolCallsRequest: _TypeAlias = GetToolCallsRequest  # noqa: Y015
+
+@_typing.final
+class ToolCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_MS_FIELD_NUMBER: _builtins.int
+    ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    RESULT_SEQ_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    name: _builtins.str
+    seq: _builtins.int
+    """Of the entry that made the call."""
+    arguments_json: _builtins.bytes
+    status: _builtins.str
+    """pending, completed, errored"""
+    started_at_ms: _builtins.int
+    ended_at_ms: _builtins.int
+    result_seq: _builtins.int
+    """Of the entry that holds the outcome."""
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        arguments_json: _builtins.bytes = ...,
+        status: _builtins.str = ...,
+        started_at_ms: _builtins.int = ...,
+        ended_at_ms: _builtins.int | None = ...,
+        result_seq: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ended_at_ms", b"_ended_at_ms", "_result_seq", b"_result_seq", "ended_at_ms", b"ended_at_ms", "result_seq", b"result_seq"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_at_ms", b"_ended_at_ms", "_result_seq", b"_result_seq", "arguments_json", b"arguments_json", "ended_at_ms", b"ended_at_ms", "name", b"name", "result_seq", b"result_seq", "seq", b"seq", "started_at_ms", b"started_at_ms", "status", b"status", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ended_at_ms: _TypeAlias = _typing.Literal["ended_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__ended_at_ms: _TypeAlias = _typing.Literal["_ended_at_ms", b"_ended_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__result_seq: _TypeAlias = _typing.Literal["result_seq"]  # noqa: Y015
+    _WhichOneofArgType__result_seq: _TypeAlias = _typing.Literal["_result_seq", b"_result_seq"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ended_at_ms) -> _WhichOneofReturnType__ended_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__result_seq) -> _WhichOneofReturnType__result_seq | None: ...
+
+Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
+
+@_typing.final
+class GetToolCallsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """The transcript goes on past the entries that were read."""
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]: ...
+    @_builtins.property
+    def position(self) -> _session_pb2.GroupPosition: ...
+    def __init__(
+        self,
+        *,
+        tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
+        more: _builtins.bool = ...,
         position: _session_pb2.GroupPosition | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "position", b"position", "row_count", b"row_count", "rows_json", b"rows_json", "shard", b"shard", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "position", b"position", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
+Global___GetToolCallsResponse: _TypeAlias = GetToolCallsResponse  # noqa: Y015
+
+@_typing.final
+class FollowEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Entry]: ...
+    @_builtins.property
+    def position(self) -> _session_pb2.GroupPosition: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_session_pb2.Entry] | None = ...,
+        position: _session_pb2.GroupPosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowEvent: _TypeAlias = FollowEvent  # noqa: Y015

@@ -50,6 +50,16 @@ class ReadingStub:
                 request_serializer=agent__core_dot_rpc_dot_session__pb2.GetTranscriptRequest.SerializeToString,
                 response_deserializer=agent__core_dot_rpc_dot_session__pb2.GetTranscriptResponse.FromString,
                 _registered_method=True)
+        self.GetToolCalls = channel.unary_unary(
+                '/headwater.v1.Reading/GetToolCalls',
+                request_serializer=agent__core_dot_rpc_dot_read__pb2.GetToolCallsRequest.SerializeToString,
+                response_deserializer=agent__core_dot_rpc_dot_read__pb2.GetToolCallsResponse.FromString,
+                _registered_method=True)
+        self.Follow = channel.unary_stream(
+                '/headwater.v1.Reading/Follow',
+                request_serializer=agent__core_dot_rpc_dot_session__pb2.SubscribeRequest.SerializeToString,
+                response_deserializer=agent__core_dot_rpc_dot_read__pb2.FollowEvent.FromString,
+                _registered_method=True)
         self.Query = channel.unary_unary(
                 '/headwater.v1.Reading/Query',
                 request_serializer=agent__core_dot_rpc_dot_read__pb2.QueryRequest.SerializeToString,
@@ -78,8 +88,22 @@ class ReadingServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetToolCalls(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Follow(self, request, context):
+        """A session's entries, then each further one as this node applies it; an event without entries says that there are
+        no more yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Query(self, request, context):
-        """Read-only SQL over one shard, in a worker process with limits on time, memory, rows and bytes.
+        """Read-only SQL over all shards as whole tables (DuckDB), or over one shard (SQLite), in a worker process with limits on time, memory, rows and bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +126,16 @@ def add_ReadingServicer_to_server(servicer, server):
                     servicer.GetTranscript,
                     request_deserializer=agent__core_dot_rpc_dot_session__pb2.GetTranscriptRequest.FromString,
                     response_serializer=agent__core_dot_rpc_dot_session__pb2.GetTranscriptResponse.SerializeToString,
+            ),
+            'GetToolCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToolCalls,
+                    request_deserializer=agent__core_dot_rpc_dot_read__pb2.GetToolCallsRequest.FromString,
+                    response_serializer=agent__core_dot_rpc_dot_read__pb2.GetToolCallsResponse.SerializeToString,
+            ),
+            'Follow': grpc.unary_stream_rpc_method_handler(
+                    servicer.Follow,
+                    request_deserializer=agent__core_dot_rpc_dot_session__pb2.SubscribeRequest.FromString,
+                    response_serializer=agent__core_dot_rpc_dot_read__pb2.FollowEvent.SerializeToString,
             ),
             'Query': grpc.unary_unary_rpc_method_handler(
                     servicer.Query,
@@ -190,6 +224,60 @@ class Reading:
             '/headwater.v1.Reading/GetTranscript',
             agent__core_dot_rpc_dot_session__pb2.GetTranscriptRequest.SerializeToString,
             agent__core_dot_rpc_dot_session__pb2.GetTranscriptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetToolCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headwater.v1.Reading/GetToolCalls',
+            agent__core_dot_rpc_dot_read__pb2.GetToolCallsRequest.SerializeToString,
+            agent__core_dot_rpc_dot_read__pb2.GetToolCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Follow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headwater.v1.Reading/Follow',
+            agent__core_dot_rpc_dot_session__pb2.SubscribeRequest.SerializeToString,
+            agent__core_dot_rpc_dot_read__pb2.FollowEvent.FromString,
             options,
             channel_credentials,
             insecure,

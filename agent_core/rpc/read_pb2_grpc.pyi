@@ -35,8 +35,13 @@ class ReadingStub:
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]
     GetTranscript: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]
+    GetToolCalls: _grpc.UnaryUnaryMultiCallable[_read_pb2.GetToolCallsRequest, _read_pb2.GetToolCallsResponse]
+    Follow: _grpc.UnaryStreamMultiCallable[_session_pb2.SubscribeRequest, _read_pb2.FollowEvent]
+    """A session's entries, then each further one as this node applies it; an event without entries says that there are
+    no more yet.
+    """
     Query: _grpc.UnaryUnaryMultiCallable[_read_pb2.QueryRequest, _read_pb2.QueryResponse]
-    """Read-only SQL over one shard, in a worker process with limits on time, memory, rows and bytes."""
+    """Read-only SQL over all shards as whole tables (DuckDB), or over one shard (SQLite), in a worker process with limits on time, memory, rows and bytes."""
 
 @_typing.type_check_only
 class ReadingAsyncStub(ReadingStub):
@@ -44,8 +49,13 @@ class ReadingAsyncStub(ReadingStub):
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
     GetSession: _aio.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]  # type: ignore[assignment]
     GetTranscript: _aio.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]  # type: ignore[assignment]
+    GetToolCalls: _aio.UnaryUnaryMultiCallable[_read_pb2.GetToolCallsRequest, _read_pb2.GetToolCallsResponse]  # type: ignore[assignment]
+    Follow: _aio.UnaryStreamMultiCallable[_session_pb2.SubscribeRequest, _read_pb2.FollowEvent]  # type: ignore[assignment]
+    """A session's entries, then each further one as this node applies it; an event without entries says that there are
+    no more yet.
+    """
     Query: _aio.UnaryUnaryMultiCallable[_read_pb2.QueryRequest, _read_pb2.QueryResponse]  # type: ignore[assignment]
-    """Read-only SQL over one shard, in a worker process with limits on time, memory, rows and bytes."""
+    """Read-only SQL over all shards as whole tables (DuckDB), or over one shard (SQLite), in a worker process with limits on time, memory, rows and bytes."""
 
 class ReadingServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -70,11 +80,28 @@ class ReadingServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.GetTranscriptResponse, _abc.Awaitable[_session_pb2.GetTranscriptResponse]]: ...
 
     @_abc_1.abstractmethod
+    def GetToolCalls(
+        self,
+        request: _read_pb2.GetToolCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_read_pb2.GetToolCallsResponse, _abc.Awaitable[_read_pb2.GetToolCallsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Follow(
+        self,
+        request: _session_pb2.SubscribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_read_pb2.FollowEvent], _abc.AsyncIterator[_read_pb2.FollowEvent]]:
+        """A session's entries, then each further one as this node applies it; an event without entries says that there are
+        no more yet.
+        """
+
+    @_abc_1.abstractmethod
     def Query(
         self,
         request: _read_pb2.QueryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_read_pb2.QueryResponse, _abc.Awaitable[_read_pb2.QueryResponse]]:
-        """Read-only SQL over one shard, in a worker process with limits on time, memory, rows and bytes."""
+        """Read-only SQL over all shards as whole tables (DuckDB), or over one shard (SQLite), in a worker process with limits on time, memory, rows and bytes."""
 
 def add_ReadingServicer_to_server(servicer: ReadingServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -105,6 +105,7 @@ class Hello(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     COMMITTED_LSN_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.str
     group: _builtins.int
@@ -121,6 +122,10 @@ class Hello(_message.Message):
     def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EpochStart]:
         """The epochs whose records the standby's log holds, oldest first."""
 
+    @_builtins.property
+    def base(self) -> Global___Position:
+        """The position before the log's first record."""
+
     def __init__(
         self,
         *,
@@ -133,10 +138,11 @@ class Hello(_message.Message):
         last: Global___Position | None = ...,
         epochs: _abc.Iterable[Global___EpochStart] | None = ...,
         committed_lsn: _builtins.int = ...,
+        base: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "committed_lsn", b"committed_lsn", "epochs", b"epochs", "group", b"group", "last", b"last", "node_id", b"node_id", "promised_epoch", b"promised_epoch", "shard_count", b"shard_count", "shard_group_count", b"shard_group_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "cluster_id", b"cluster_id", "committed_lsn", b"committed_lsn", "epochs", b"epochs", "group", b"group", "last", b"last", "node_id", b"node_id", "promised_epoch", b"promised_epoch", "shard_count", b"shard_count", "shard_group_count", b"shard_group_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,20 +533,26 @@ Global___ResyncPages: _TypeAlias = ResyncPages  # noqa: Y015
 
 @_typing.final
 class ResyncEnd(_message.Message):
-    """Every differing page was sent and the snapshot's transactions are committed."""
+    """Every differing page was sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGES_SENT_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
     pages_sent: _builtins.int
+    committed: _builtins.bool
+    """The snapshot's transactions are committed. If not, nothing can be committed without the receiver, and it must
+    show nothing of the shard until they are.
+    """
     def __init__(
         self,
         *,
         pages_sent: _builtins.int = ...,
+        committed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pages_sent", b"pages_sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "pages_sent", b"pages_sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -589,15 +601,18 @@ class SealResponse(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     sealed: _builtins.bool
     promised_epoch: _builtins.int
     """Why not: the voter promised this epoch or a higher one already …"""
     voter: _builtins.str
     lease_seconds: _builtins.float
     """… or the present primary's lease binds the voter for so long."""
+    lost: _builtins.bool
+    """The voter's disk lost the end of its log: it votes by `last`, and holds less."""
     @_builtins.property
     def last(self) -> Global___Position:
-        """… or its own log is further than the candidate's …"""
+        """… or its own log is, or once was, further than the candidate's …"""
 
     def __init__(
         self,
@@ -607,10 +622,11 @@ class SealResponse(_message.Message):
         last: Global___Position | None = ...,
         voter: _builtins.str = ...,
         lease_seconds: _builtins.float = ...,
+        lost: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "lease_seconds", b"lease_seconds", "promised_epoch", b"promised_epoch", "sealed", b"sealed", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "lease_seconds", b"lease_seconds", "lost", b"lost", "promised_epoch", b"promised_epoch", "sealed", b"sealed", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

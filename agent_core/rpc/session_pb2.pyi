@@ -184,7 +184,10 @@ class GroupPosition(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
     group: _builtins.int
+    age_seconds: _builtins.float
+    """In answers of Reading: for how long the primary may have held more; 0 on the primary itself."""
     @_builtins.property
     def position(self) -> _replication_pb2.Position: ...
     def __init__(
@@ -192,10 +195,11 @@ class GroupPosition(_message.Message):
         *,
         group: _builtins.int = ...,
         position: _replication_pb2.Position | None = ...,
+        age_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "group", b"group", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -208,9 +212,12 @@ class GetSessionRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MIN_POSITION_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     wait_ms: _builtins.int
     """How long to wait for min_position, in milliseconds; 0: the server's default."""
+    max_staleness_ms: _builtins.int
+    """Wait until nothing that is read is older than this; 0: any age."""
     @_builtins.property
     def min_position(self) -> _replication_pb2.Position:
         """Standbys wait until they have applied this; unset: whatever they have."""
@@ -221,10 +228,11 @@ class GetSessionRequest(_message.Message):
         session_id: _builtins.str = ...,
         min_position: _replication_pb2.Position | None = ...,
         wait_ms: _builtins.int = ...,
+        max_staleness_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position", "session_id", b"session_id", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness_ms", b"max_staleness_ms", "min_position", b"min_position", "session_id", b"session_id", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +274,9 @@ class ListSessionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_POSITIONS_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
+    UPDATED_AFTER_MS_FIELD_NUMBER: _builtins.int
+    UPDATED_BEFORE_MS_FIELD_NUMBER: _builtins.int
     workspace: _builtins.str
     status: _builtins.str
     model: _builtins.str
@@ -275,6 +286,12 @@ class ListSessionsRequest(_message.Message):
     """1 to 1000; 0: 50"""
     page_token: _builtins.str
     wait_ms: _builtins.int
+    max_staleness_ms: _builtins.int
+    """0: any age"""
+    updated_after_ms: _builtins.int
+    """0: any"""
+    updated_before_ms: _builtins.int
+    """0: any"""
     @_builtins.property
     def min_positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPosition]: ...
     def __init__(
@@ -288,10 +305,13 @@ class ListSessionsRequest(_message.Message):
         page_token: _builtins.str = ...,
         min_positions: _abc.Iterable[Global___GroupPosition] | None = ...,
         wait_ms: _builtins.int = ...,
+        max_staleness_ms: _builtins.int = ...,
+        updated_after_ms: _builtins.int = ...,
+        updated_before_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_positions", b"min_positions", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "text", b"text", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness_ms", b"max_staleness_ms", "min_positions", b"min_positions", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "text", b"text", "updated_after_ms", b"updated_after_ms", "updated_before_ms", b"updated_before_ms", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,7 +360,10 @@ class AppendRequest(_message.Message):
     ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
-    """Chosen by the caller to match a result to its request; echoed."""
+    """Chosen by the caller to match a result to its request; echoed. On a stream, ids rise; an append that is
+    repeated keeps its id. When an append is refused and may be repeated, those of its session that are under
+    way behind it are refused too, until one of them comes again.
+    """
     session_id: _builtins.str
     kind: _builtins.str
     payload_json: _builtins.bytes
@@ -457,11 +480,14 @@ class GetTranscriptRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     MIN_POSITION_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     after_seq: _builtins.int
     limit: _builtins.int
     """1 to 10000; 0: 1000. Also bounded by bytes."""
     wait_ms: _builtins.int
+    max_staleness_ms: _builtins.int
+    """0: any age"""
     @_builtins.property
     def min_position(self) -> _replication_pb2.Position: ...
     def __init__(
@@ -472,10 +498,11 @@ class GetTranscriptRequest(_message.Message):
         limit: _builtins.int = ...,
         min_position: _replication_pb2.Position | None = ...,
         wait_ms: _builtins.int = ...,
+        max_staleness_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "limit", b"limit", "min_position", b"min_position", "session_id", b"session_id", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "limit", b"limit", "max_staleness_ms", b"max_staleness_ms", "min_position", b"min_position", "session_id", b"session_id", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,9 +13,9 @@ one named after the file and its first record.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from agent_core.entry_kinds import is_kind
 from agent_core.transcripts.facts import SessionFacts, SessionTable
 from agent_core.transcripts.fields import last_component, mapping, one_line, string, timestamp_ms, title
 from agent_core.transcripts.identity import EntryKeys, session_id_from, session_id_of_file
@@ -25,8 +25,6 @@ from agent_core.transcripts.messages import MessagePayloads, first_text
 from agent_core.transcripts.payloads import encode_payload
 
 FORMAT = "json-lines"
-
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 
 class JsonLinesLog:
@@ -76,7 +74,7 @@ class JsonLinesLog:
 
 
 def _is_entry(record: Record) -> bool:
-    return _KIND.fullmatch(string(record, "kind")) is not None and isinstance(record.get("payload"), dict)
+    return is_kind(string(record, "kind")) and isinstance(record.get("payload"), dict)
 
 
 def _is_message(record: Record) -> bool:

@@ -4,48 +4,212 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ops.benchmarks import AppendPlan, measure_appends, measure_lag
+from agent_core.routing import MAX_SHARD_COUNT
+from ops.benchmarks.append import AppendPlan, measure_appends
+from ops.benchmarks.catchup import CatchUpPlan, measure_catch_up
+from ops.benchmarks.dashboards import measure_dashboards
+from ops.benchmarks.figures import Figures
+from ops.benchmarks.lag import measure_lag
+from ops.benchmarks.length import LengthPlan, measure_length
+from ops.benchmarks.memory import MemoryPlan, measure_memory
+from ops.benchmarks.resync import ResyncPlan, measure_resync
+from ops.benchmarks.session_list import measure_session_list
+
+Measurement = Callable[..., Coroutine[Any, Any, Figures]]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+entry_bytes_option = click.option(
+    "--bytes",
+    "entry_bytes",
+    type=click.IntRange(32, 1 << 20),
+    default=500,
+    show_default=True,
+    help="An entry's size.",
+)
+writers_option = click.option(
+    "--writers", type=click.IntRange(1, 4096), default=64, show_default=True, help="Sessions that append at once."
+)
+
+
+def runs_option(default: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """How often to measure; the figures are medians, and each run's value stands beside them."""
+    return click.option(
+        "--runs", type=click.IntRange(1, 100), default=default, show_default=True, help="How often to measure."
+    )
+
+
+def megabytes_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """How much data to write."""
+    return click.option(
+        "--megabytes", type=click.FloatRange(0.1, 10_000), default=200.0, show_default=True, help=what
+    )
 
 
 @click.group()
 def bench() -> None:
     """Measure a primary and two standbys, started for the purpose on loopback.
 
+    Figures are medians over the runs; what each run gave stands beside them under `..._all`.
+
     Example: headwater bench append --writers 64 --json
     """
 
 
 @bench.command()
-@click.option("--writers", type=click.IntRange(1, 4096), default=64, show_default=True, help="Sessions at once.")
+@writers_option
 @click.option(
     "--seconds", type=click.FloatRange(min=0.5), default=5.0, show_default=True, help="Each run's length."
 )
-@click.option("--runs", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--bytes", "entry_bytes", type=click.IntRange(32, 1 << 20), default=500, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def append(writers: int, seconds: float, runs: int, entry_bytes: int, as_json: bool) -> None:
+@runs_option(3)
+@entry_bytes_option
+@click.option("--groups", type=click.IntRange(1, MAX_SHARD_COUNT), help="Shard groups. [default: the cluster's]")
+@json_option
+def append(writers: int, seconds: float, runs: int, entry_bytes: int, groups: int | None, *, as_json: bool) -> None:
     """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on."""
-    plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes)
-    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
-        report(asyncio.run(measure_appends(Path(directory), plan)), as_json=as_json)
+    plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes, groups=groups)
+    measure(partial(measure_appends, plan=plan), as_json=as_json)
 
 
 @bench.command()
 @click.option("--rate", type=click.IntRange(1, 20_000), default=1000, show_default=True, help="Appends per second.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def lag(rate: int, seconds: float, as_json: bool) -> None:
+@json_option
+def lag(rate: int, seconds: float, *, as_json: bool) -> None:
     """From an append's acknowledgement to its being visible on a standby."""
-    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory:
-        report(asyncio.run(measure_lag(Path(directory), rate=rate, seconds=seconds)), as_json=as_json)
+    measure(partial(measure_lag, rate=rate, seconds=seconds), as_json=as_json)
 
 
-def report(figures: dict[str, object], *, as_json: bool) -> None:
+@bench.command()
+@click.option(
+    "--short", type=click.IntRange(1, 1000), default=10, show_default=True, help="A short transcript's entries."
+)
+@click.option(
+    "--long", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Entries before."
+)
+@click.option(
+    "--pairs", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Appends to each in a run."
+)
+@runs_option(5)
+@json_option
+def length(short: int, long: int, pairs: int, runs: int, *, as_json: bool) -> None:
+    """What an append to a long transcript costs as a multiple of one to a short one."""
+    plan = LengthPlan(short=short, long=long, pairs=pairs, runs=runs)
+    measure(partial(measure_length, plan=plan), as_json=as_json)
+
+
+@bench.command()
+@megabytes_option("Pages written while the standby is down.")
+@writers_option
+@entry_bytes_option
+@runs_option(3)
+@json_option
+def catchup(megabytes: float, writers: int, entry_bytes: int, runs: int, *, as_json: bool) -> None:
+    """Pages per second that a standby catches up with after an outage."""
+    plan = CatchUpPlan(megabytes=megabytes, writers=writers, entry_bytes=entry_bytes, runs=runs)
+    measure(partial(measure_catch_up, plan=plan), as_json=as_json)
+
+
+@bench.command()
+@megabytes_option("The shard's size.")
+@click.option(
+    "--differing",
+    type=click.FloatRange(0.0001, 1),
+    default=0.01,
+    show_default=True,
+    help="The share of its pages that differ.",
+)
+@runs_option(3)
+@json_option
+def resync(megabytes: float, differing: float, runs: int, *, as_json: bool) -> None:
+    """What is sent to make a standby's shard equal to the primary's again, as a share of the shard."""
+    plan = ResyncPlan(megabytes=megabytes, differing_share=differing, runs=runs)
+    measure(partial(measure_resync, plan=plan), as_json=as_json)
+
+
+@bench.command()
+@click.option("--sessions", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Live sessions.")
+@click.option(
+    "--session-bytes",
+    type=click.IntRange(1000, 1 << 30),
+    default=250_000,
+    show_default=True,
+    help="Payloads of each.",
+)
+@click.option(
+    "--bytes",
+    "entry_bytes",
+    type=click.IntRange(32, 1 << 20),
+    default=2500,
+    show_default=True,
+    help="An entry's size.",
+)
+@json_option
+def memory(sessions: int, session_bytes: int, entry_bytes: int, *, as_json: bool) -> None:
+    """Resident memory of a primary with live sessions above that of an empty one."""
+    plan = MemoryPlan(sessions=sessions, session_bytes=session_bytes, entry_bytes=entry_bytes)
+    measure(partial(measure_memory, plan=plan), as_json=as_json)
+
+
+@bench.command()
+@click.option("--rate", type=click.IntRange(1, 20_000), default=200, show_default=True, help="Appends per second.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Each round's length."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="With queries; as many without.",
+)
+@click.option("--queries", type=click.IntRange(1, 100), default=10, show_default=True, help="Heavy ones at once.")
+@json_option
+def dashboards(rate: int, seconds: float, rounds: int, queries: int, *, as_json: bool) -> None:
+    """Append latency and lag, with and without heavy queries over all shards of a standby."""
+    measure(
+        partial(measure_dashboards, rate=rate, seconds=seconds, rounds=rounds, queries=queries), as_json=as_json
+    )
+
+
+@bench.command()
+@click.option("--sessions", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True)
+@click.option(
+    "--requests", type=click.IntRange(10, 100_000), default=200, show_default=True, help="For each filter."
+)
+@json_option
+def sessions(sessions: int, requests: int, *, as_json: bool) -> None:
+    """The first page of the session list over HTTP, by filter; 16 shards, no cluster."""
+    measure(partial(measure_session_list, sessions=sessions, requests=requests), as_json=as_json)
+
+
+def measure(measurement: Measurement, *, as_json: bool) -> None:
+    """Run one benchmark in a directory of its own, showing how far it is on a terminal, and print its figures."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("starting", total=1.0)
+
+        def show(doing: str, share: float) -> None:
+            bar.update(task, description=doing, completed=share)
+
+        figures = asyncio.run(measurement(Path(directory), progress=show))
+    report({"benchmark": click.get_current_context().info_name, **figures}, as_json=as_json)
+
+
+def report(figures: Figures, *, as_json: bool) -> None:
     """Print figures for a machine, or one a line."""
     if as_json:
         click.echo(orjson.dumps(figures, option=orjson.OPT_INDENT_2))

@@ -12,7 +12,15 @@ import grpc.aio
 from rich.console import Console
 
 from agent_core.client.endpoints import check_address
-from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Overloaded, SessionNotFound, Unavailable
+from agent_core.errors import (
+    HeadwaterError,
+    NotPrimary,
+    OutcomeUnknown,
+    Overloaded,
+    QueryRefused,
+    SessionNotFound,
+    Unavailable,
+)
 from agent_core.rpc_errors import from_rpc_error
 from ops.cli.plain_text import plain
 
@@ -25,8 +33,9 @@ PIPED_COLUMNS = 180
 
 REMEDIES: dict[type[HeadwaterError], str] = {
     NotPrimary: "name the primary with --node",
-    OutcomeUnknown: "repeating the command with the same key, or the same import, is safe",
+    OutcomeUnknown: "repeating the command is safe; an append is repeated with the same --key",
     Overloaded: "try again in a moment",
+    QueryRefused: "`SELECT name, sql FROM sqlite_schema` lists tables, views and their columns",
     SessionNotFound: "`headwater sessions` lists those that exist",
     Unavailable: "see whether the node runs, with `headwater status`, or name another one",
 }

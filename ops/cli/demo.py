@@ -9,21 +9,20 @@ import time
 from pathlib import Path
 
 import click
-import grpc
+import grpc.aio
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from agent_core.rpc.administration_pb2 import StatusRequest, StatusResponse
-from agent_core.rpc.administration_pb2_grpc import AdministrationStub
-from ops.cli.calls import EXIT_FAILED, run
-from ops.cli.status import status_table
+from ops.cli.calls import EXIT_FAILED, open_channel, run
+from ops.cli.status import ask, status_view
 from ops.cli.up import overview
 from ops.demo import DemoProgress, run_demo
 from ops.local_cluster import LocalCluster
 
 REFRESH_SECONDS = 0.5
-STATUS_SECONDS = 0.3
+LINE_SECONDS = 2.0
+"""Between two lines where there is no terminal."""
 
 
 @click.command()
@@ -46,8 +45,7 @@ async def _demo(seconds: float | None, data: Path | None) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="headwater-demo-") as temporary:
-        view = LiveView(console)
-        with view:
+        async with LiveView(console) as view:
             outcome = await run_demo(
                 data or Path(temporary), seconds=seconds, stop=stop, show=view.show, refresh_seconds=REFRESH_SECONDS
             )
@@ -62,26 +60,26 @@ class LiveView:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._introduced = False
-        self._channels: dict[str, grpc.Channel] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
         self._printed_at = 0.0
 
-    def __enter__(self) -> LiveView:
+    async def __aenter__(self) -> LiveView:
         """Begin to draw."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Leave the last picture on the screen."""
         if self._live is not None and self._introduced:
             self._live.stop()
         for channel in self._channels.values():
-            channel.close()
+            await channel.close()
 
-    def show(self, cluster: LocalCluster, progress: DemoProgress) -> None:
+    async def show(self, cluster: LocalCluster, progress: DemoProgress) -> None:
         """Draw the present state."""
         if not self._introduced:
             self._introduced = True
             self._console.print(overview(cluster), highlight=False, markup=False)
-            self._channels = {node.node_id: grpc.insecure_channel(node.grpc_address) for node in cluster.addresses}
+            self._channels = {node.node_id: open_channel(node.grpc_address) for node in cluster.addresses}
             if self._live is not None:
                 self._live.start()
         now = time.monotonic()
@@ -90,14 +88,8 @@ class LiveView:
             f"p99 {progress.percentile(0.99) * 1e3:.1f} ms   {progress.acknowledged} entries acknowledged"
         )
         if self._live is not None:
-            found = {node: self._status(channel) for node, channel in self._channels.items()}
-            self._live.update(Group(status_table(found), Text(line)), refresh=True)
-        elif now - self._printed_at >= 2:
+            state = status_view(self._console, await ask(self._channels))
+            self._live.update(Group(state, Text(line)), refresh=True)
+        elif now - self._printed_at >= LINE_SECONDS:
             self._printed_at = now
             self._console.print(line, highlight=False)
-
-    def _status(self, channel: grpc.Channel) -> StatusResponse | None:
-        try:
-            return AdministrationStub(channel).Status(StatusRequest(), timeout=STATUS_SECONDS)
-        except grpc.RpcError:
-            return None

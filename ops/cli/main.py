@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node": ("ops.cli.node:node", "Run one node until SIGTERM."),
     "up": ("ops.cli.up:up", "Start a local cluster of real processes."),
     "demo": ("ops.cli.demo:demo", "Start a cluster, load it, and compare its nodes."),
+    "failover-demo": ("ops.cli.failover_demo:failover_demo", "Kill a primary under load, and count what was lost."),
     "import": ("ops.cli.transcripts:import_transcripts", "Bring in transcripts of coding agents."),
     "append": ("ops.cli.sessions:append", "Append one entry to a session."),
     "show": ("ops.cli.sessions:show", "Print a session's transcript."),
@@ -17,7 +18,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tail": ("ops.cli.sessions:tail", "Follow a session live."),
     "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
+    "switchover": ("ops.cli.switchover:switchover", "Let another node lead a group."),
+    "drain": ("ops.cli.switchover:drain", "Let a node lead nothing, before its maintenance."),
+    "undrain": ("ops.cli.switchover:undrain", "Let a drained node lead again."),
     "verify": ("ops.cli.verify:verify", "Compare the shards of several nodes page by page."),
+    "resync": ("ops.cli.resync:resync", "Make shards of a standby equal to the primary's."),
     "bench": ("ops.cli.bench:bench", "Measure speed on a cluster of real processes."),
 }
 

@@ -19,27 +19,37 @@ from ops.cli.plain_text import plain
 @click.argument("sql")
 @node_option
 @click.option("--session", help="The shard that holds this session.")
-@click.option("--shard", type=click.IntRange(0), default=0, show_default=True, help="The shard.")
+@click.option("--shard", type=click.IntRange(0), help="This shard only.")
 @click.option("--workspace", is_flag=True, help="The workspace shard.")
-@click.option("--max-rows", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1, 2**32 - 1),
+    default=1000,
+    show_default=True,
+    help="Where to cut the result; the node's limits.sql_rows bounds it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print columns and rows as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV.")
 def query(
     sql: str,
     node: str,
     session: str | None,
-    shard: int,
+    shard: int | None,
     workspace: bool,
     max_rows: int,
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Run read-only SQL over one shard of a node, in a process with limits on time, memory and size.
+    """Run read-only SQL over all shards of a node, or over one, in a process with limits on time, memory and size.
 
-    Useful views: session_overview, transcript.
+    Over all shards (DuckDB): sessions, entries, model_calls, tool_calls, active_time, tokens_by_model_and_day,
+    tool_calls_by_name, sessions_by_workspace. Over one (SQLite): session_overview, transcript.
 
-    Example: headwater query "SELECT kind, count(*) FROM transcript GROUP BY kind" --node 127.0.0.1:7102
-    """
+    \b
+    Example:
+      headwater query "FROM tokens_by_model_and_day ORDER BY day" --node 127.0.0.1:7102
+      headwater query "SELECT kind, count(*) FROM transcript GROUP BY kind" --session my-session
+    """  # noqa: D301 - click wants the character itself
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     if session is not None and workspace:
@@ -51,7 +61,7 @@ async def _query(
     sql: str,
     node: str,
     session: str | None,
-    shard: int,
+    shard: int | None,
     max_rows: int,
     *,
     workspace: bool,
@@ -72,5 +82,7 @@ async def _query(
             table.add_row(*("" if value is None else escape(plain(str(value))) for value in row))
         console().print(table)
         cut = ", cut at the limit" if answer.truncated else ""
-        click.echo(f"{len(answer.rows)} rows{cut}, shard {answer.shard} at {answer.position}", err=True)
+        where = "all shards" if answer.shard is None else f"shard {answer.shard}"
+        at = ", ".join(f"{group}={position}" for group, position in sorted(answer.positions.items()))
+        click.echo(f"{len(answer.rows)} rows{cut}, {where} at {at}", err=True)
     return 0

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
 import orjson
-from rich.markup import escape
-from rich.table import Column, Table
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
-from agent_core.client import Client, Entry, Reader
+from agent_core.client import Client, Entry, Reader, Session
 from agent_core.quorum import Acknowledgement
 from ops.cli.calls import console, node_option, run
 from ops.cli.plain_text import plain
 from ops.cli.rendering import body, heading, json_line, moment
+from ops.cli.tables import fitting
 
 READ_SECONDS = 3.0
 """How long a node may take to answer a reading command; nothing is lost by asking again."""
+
+SESSION_COLUMNS = ("session", "workspace", "title", "model", "entries", "updated")
+TITLE_COLUMNS = 60
+"""Of the screen, at most."""
 
 
 @click.command()
@@ -134,7 +142,7 @@ async def _tail(session: str, node: str, after: int, *, until_caught_up: bool, a
 @click.option("--status", default="", help="Only this status.")
 @click.option("--model", default="", help="Only this model.")
 @click.option("--text", default="", help="Only with this in the title or id.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Sessions at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def sessions(node: str, workspace: str, status: str, model: str, text: str, limit: int, as_json: bool) -> None:
     """List sessions, most recently updated first.
@@ -146,27 +154,48 @@ def sessions(node: str, workspace: str, status: str, model: str, text: str, limi
 
 async def _sessions(node: str, filters: tuple[str, str, str, str], limit: int, *, as_json: bool) -> int:
     workspace, status, model, text = filters
-    # An id that was cut could not be passed to `show`.
-    session_column = Column("session", no_wrap=True, overflow="fold")
-    table = Table(session_column, "workspace", "title", "model", "entries", "updated")
+    found: list[Session] = []
     async with Reader(node, timeout_seconds=READ_SECONDS) as reader:
         count = 0
         async for session in reader.list_sessions(workspace=workspace, status=status, model=model, text=text):
             if as_json:
                 click.echo(orjson.dumps(asdict(session)))
             else:
-                cells = (session.session_id, session.workspace, session.title, session.model)
-                table.add_row(
-                    *(escape(plain(cell)) for cell in cells),
-                    str(session.entry_count),
-                    moment(session.updated_at_ms),
-                )
+                found.append(session)
             count += 1
             if count == limit:
                 break
     if not as_json:
-        console().print(table)
+        screen = console()
+        screen.print(fitting(screen, partial(sessions_table, found), ("workspace", "model", "updated")))
     return 0
+
+
+def sessions_table(found: Sequence[Session], omitted: Collection[str] = ()) -> Table:
+    """One line for each session, without the omitted columns."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = [column for column in SESSION_COLUMNS if column not in omitted]
+    for column in columns:
+        # The title alone gives way: an id that was cut could not be passed to `show`.
+        title = column == "title"
+        table.add_column(
+            column,
+            justify="right" if column == "entries" else "left",
+            no_wrap=not title,
+            overflow="ellipsis" if title else "fold",
+            max_width=TITLE_COLUMNS if title else None,
+        )
+    for session in found:
+        cells = {
+            "session": session.session_id,
+            "workspace": session.workspace,
+            "title": session.title,
+            "model": session.model,
+            "entries": str(session.entry_count),
+            "updated": moment(session.updated_at_ms),
+        }
+        table.add_row(*(Text(plain(cells[column]), no_wrap=True) for column in columns))
+    return table
 
 
 def print_entry(entry: Entry, *, as_json: bool) -> None:

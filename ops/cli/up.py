@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import orjson
 from agent_core.cluster import MAX_VOTERS, NodeAddress
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import MAX_SHARD_COUNT
+from ops.cli.plain_text import plain
 from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan
 from ops.config_problems import InvalidConfiguration
-from ops.local_cluster import NODE_COMMAND, LocalCluster, LocalClusterError
+from ops.local_cluster import LocalCluster, LocalClusterError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-
-FOLLOW_SECONDS = 0.2
 
 
 @click.command(epilog="Exit codes: 0 stopped by you, 1 a node failed, 2 the cluster cannot be made like this.")
@@ -71,19 +70,21 @@ def up(
     given = {key: value for key, value in cluster_settings.items() if value is not None}
     plan = ClusterPlan(voters=voters, readers=readers, base_port=base_port, settings={"cluster": given})
     try:
-        cluster = LocalCluster(directory, plan, command=NODE_COMMAND)
-    except (InvalidConfiguration, OSError) as error:
+        cluster = LocalCluster(directory, plan, on_log_line=_show_log_line if verbose else None)
+    except InvalidConfiguration as error:
         click.echo(f"headwater: {error}", err=True)
         context.exit(EXIT_USAGE)
-    context.exit(asyncio.run(run_until_stopped(cluster, verbose=verbose, as_json=as_json)))
+    except OSError as error:
+        click.echo(f"headwater: {directory} cannot be used: {error.strerror}; name another with --data", err=True)
+        context.exit(EXIT_USAGE)
+    context.exit(asyncio.run(run_until_stopped(cluster, as_json=as_json)))
 
 
-async def run_until_stopped(cluster: LocalCluster, *, verbose: bool, as_json: bool) -> int:
+async def run_until_stopped(cluster: LocalCluster, *, as_json: bool) -> int:
     """Run the cluster until SIGINT or SIGTERM, or until a node fails; returns the exit code."""
     stop = asyncio.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    following = asyncio.create_task(_show_logs(cluster.log_paths)) if verbose else None
     try:
         click.echo(f"Starting {len(cluster.addresses)} nodes in {cluster.directory} …", err=True)
         if not await _before(stop, cluster.start()):
@@ -100,8 +101,6 @@ async def run_until_stopped(cluster: LocalCluster, *, verbose: bool, as_json: bo
         return EXIT_FAILED
     finally:
         await cluster.stop()
-        if following is not None:
-            following.cancel()
     return 0
 
 
@@ -112,7 +111,7 @@ def describe(cluster: LocalCluster) -> dict[str, Any]:
         "nodes": [
             {
                 "node_id": node.node_id,
-                "role": _role(cluster, node),
+                "role": _role(node),
                 "grpc": node.grpc_address,
                 "http": f"http://{node.http_address}",
                 "metrics": f"http://{node.http_address}/metrics",
@@ -128,9 +127,9 @@ def describe(cluster: LocalCluster) -> dict[str, Any]:
 def overview(cluster: LocalCluster) -> str:
     """The running cluster, for a person to read."""
     settings = next(iter(cluster.configurations.values())).cluster
-    columns = ("node_id", "role", "grpc", "http", "metrics")
+    columns = ("node_id", "role", "grpc", "http")
     rows = [
-        ("node", "role", "gRPC", "HTTP", "metrics"),
+        ("node", "role", "gRPC", "HTTP"),
         *(tuple(node[column] for column in columns) for node in describe(cluster)["nodes"]),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -139,15 +138,14 @@ def overview(cluster: LocalCluster) -> str:
     return (
         f"Cluster {settings.id} is ready: {settings.shard_count} shards in {groups}, "
         f"acknowledgement {settings.acknowledgement.value}.\n\n{table}\n\n"
-        f"Configuration, log and data of each node are in {cluster.directory}/<node>. Ctrl-C stops them all."
+        "HTTP serves reads, explained at /docs, health at /readyz, metrics at /metrics.\n"
+        f"Configuration, log and data of each node are in {cluster.directory}/<node>.\n"
+        "Ctrl-C stops them all."
     )
 
 
-def _role(cluster: LocalCluster, node: NodeAddress) -> str:
-    placement = cluster.configurations[node.node_id].cluster_map.placement
-    if node.node_id in placement.values():
-        return "primary"
-    return "standby" if node.voter else "reader"
+def _role(node: NodeAddress) -> str:
+    return "voter" if node.voter else "reader"
 
 
 async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> bool:
@@ -163,18 +161,5 @@ async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, Any] | asyncio.
     return done
 
 
-async def _show_logs(paths: Mapping[str, Path]) -> None:
-    """Print what comes new in each log, each line behind its node's name."""
-    offsets = {node_id: path.stat().st_size if path.exists() else 0 for node_id, path in paths.items()}
-    while True:
-        for node_id, path in paths.items():
-            if not path.exists():
-                continue
-            with path.open("rb") as log:
-                log.seek(offsets[node_id])
-                for line in log:
-                    if not line.endswith(b"\n"):
-                        break  # Its end is still being written.
-                    offsets[node_id] += len(line)
-                    click.echo(f"{node_id}  {line.decode(errors='replace').rstrip()}", err=True)
-        await asyncio.sleep(FOLLOW_SECONDS)
+def _show_log_line(node_id: str, line: str) -> None:
+    click.echo(f"{node_id}  {plain(line)}", err=True)

@@ -147,8 +147,8 @@ ROWS: tuple[tuple[str, tuple[Chart, ...]], ...] = (
                 "Voters connected",
                 "none",
                 (
-                    (f"headwater_voters_connected{{{GROUP}}}", "group {{group}}"),
-                    (f"floor(headwater_voters{{{GROUP}}} / 2) + 1", "group {{group}} needs"),
+                    (f"max by (group) (headwater_voters_connected{{{GROUP}}})", "group {{group}}"),
+                    (f"floor(max by (group) (headwater_voters{{{GROUP}}}) / 2) + 1", "group {{group}} needs"),
                 ),
                 "The primary counts itself. Below the line nothing can be committed.",
             ),

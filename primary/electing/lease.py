@@ -48,6 +48,10 @@ class Lease:
             return float("-inf")
         return newest[others - 1] + self.lease_seconds * (1 - DRIFT)
 
+    def remaining_seconds(self, now: float) -> float:
+        """How long the lease is still valid; at most the lease time, also where nobody must be asked."""
+        return min(max(0.0, self.valid_until() - now), self.lease_seconds)
+
     def valid(self, now: float) -> bool:
         """Whether a read that begins and ends at `now` is linearizable."""
         return now < self.valid_until()

@@ -21,6 +21,8 @@ from agent_core.quorum import majority
 
 POLL_SECONDS = 0.05
 """How long a nomination waits for the voters' newest positions."""
+PROBE_SECONDS = 0.2
+"""The pause between two probes of a primary that does not attend."""
 RETRY_SECONDS = 0.1
 """The pause after a nomination that failed."""
 
@@ -36,6 +38,7 @@ class GroupReport:
         hears: The primary that it follows; empty when there is none.
         silent_seconds: For how long it has not heard that primary; 0 for the primary itself.
         answered: The number of the last nomination or hand-over request that it is done with; 0 for none.
+        able: It could lead: its shards are what its log says, and its disk works.
     """
 
     group: int
@@ -44,6 +47,7 @@ class GroupReport:
     hears: str = ""
     silent_seconds: float = 0.0
     answered: int = 0
+    able: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,8 @@ class Supervisor:
         self._next_number = first_number
         self._map = EMPTY
         self._attending: dict[str, _Attendance] = {}
-        self._refused: dict[str, float] = {}
-        self._probing: set[str] = set()
+        self._refused: set[str] = set()
+        self._probed_at: dict[str, float] = {}
         self._groups: dict[int, _Group] = {}
         self.nominations = 0
         self.refusals = 0
@@ -161,7 +165,7 @@ class Supervisor:
     def attend(self, node: str, now: float) -> None:
         """A node opened its stream."""
         self._attending[node] = _Attendance(since=now, heard_at=now)
-        self._refused.pop(node, None)
+        self._refused.discard(node)
 
     def report(self, node: str, reports: Iterable[GroupReport], now: float) -> None:
         """A node told about its groups."""
@@ -175,13 +179,13 @@ class Supervisor:
     def leave(self, node: str) -> None:
         """A node's stream ended."""
         self._attending.pop(node, None)
-        self._refused.pop(node, None)
+        self._refused.discard(node)
+        self._probed_at.pop(node, None)
 
-    def probed(self, node: str, *, refused: bool, now: float) -> None:
+    def probed(self, node: str, *, refused: bool) -> None:
         """A probe ended: the node's port refused the connection, or it did not."""
-        self._probing.discard(node)
         if refused and node not in self._attending:
-            self._refused[node] = now
+            self._refused.add(node)
 
     def hand_over(self, group: int, to: str, now: float) -> str | None:
         """An operator wants `to` to lead `group`: None when that is under way, else why it cannot be."""
@@ -213,12 +217,14 @@ class Supervisor:
             epoch, node = leader
             return [Record(RecordPrimary(number, placement.epoch, epoch, node))]
         primary = placement.primary
-        if primary is not None and self._is_healthy(number, primary, placement.epoch, now):
+        if primary is None:
+            return self._elect(number, group, primary, now)
+        if self._is_healthy(number, primary, placement.epoch, now):
             group.healthy_at, group.polled_at, group.nominated = now, None, None
-            return self._hand_over(number, group, primary, now)
-        if primary is not None and not self._is_suspect(number, primary, group, now):
-            return self._probe_if_gone(primary)
-        return self._elect(number, group, primary, now)
+            return self._hand_over(number, group, primary, now) or self._probe_if_gone(primary, now)
+        if self._is_suspect(number, primary, group, now):
+            return self._elect(number, group, primary, now)
+        return self._probe_if_gone(primary, now)
 
     def _highest_claim(self, number: int) -> tuple[int, str] | None:
         claims = [
@@ -236,7 +242,9 @@ class Supervisor:
         return self._attending[node].reports.get(number) if self._is_fresh(node, now) else None
 
     def _is_healthy(self, number: int, primary: str, epoch: int, now: float) -> bool:
-        """Whether a majority of the voters, the primary among them, says that it leads."""
+        """Whether a majority of the voters hears the primary; one that attends counts itself."""
+        if primary in self._refused:
+            return False
         hearing = 0
         for voter in self._map.voters():
             report = self._report_of(voter, number, now)
@@ -257,10 +265,10 @@ class Supervisor:
             return True  # it came back, or stepped down
         return primary in self._refused or now - group.healthy_at >= self._timeout
 
-    def _probe_if_gone(self, primary: str) -> list[Action]:
-        if primary in self._attending or primary in self._probing:
+    def _probe_if_gone(self, primary: str, now: float) -> list[Action]:
+        if primary in self._attending or now - self._probed_at.get(primary, float("-inf")) < PROBE_SECONDS:
             return []
-        self._probing.add(primary)
+        self._probed_at[primary] = now
         return [Probe(primary)]
 
     def _elect(self, number: int, group: _Group, primary: str | None, now: float) -> list[Action]:
@@ -303,13 +311,16 @@ class Supervisor:
         return missing <= expected or now - newest >= self._timeout
 
     def _furthest(self, number: int, reachable: Iterable[str], heir: str, now: float) -> str | None:
-        reports = {voter: report for voter in reachable if (report := self._report_of(voter, number, now))}
-        willing = {voter: report for voter, report in reports.items() if not self._map.member(voter).draining}
+        reports = {
+            voter: report
+            for voter in reachable
+            # Who still leads this epoch unheard by a majority would only do the same in the next.
+            if (report := self._report_of(voter, number, now)) and report.able and not report.leads_epoch
+        }
+        furthest = max((report.last for report in reports.values()), default=START)
+        equals = [voter for voter, report in reports.items() if report.last == furthest]
         # A draining node leads rather than nobody: its log may be the only one that is far enough.
-        furthest = max(report.last for report in reports.values())
-        if not any(report.last == furthest for report in willing.values()):
-            willing = reports
-        equals = [voter for voter, report in willing.items() if report.last == furthest]
+        equals = [voter for voter in equals if not self._map.member(voter).draining] or equals
         if heir in equals:
             return heir
         burden = self._burden()

@@ -7,41 +7,24 @@ transcript costs its bytes, and numbers arrive as they were written. The models 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 
-from agent_core.errors import HeadwaterError, InvalidRequest
-from agent_core.position import Position
-from agent_core.routing import ShardLayout, check_session_id
+from agent_core.errors import InvalidRequest
+from agent_core.routing import check_session_id
 from replica.reading import http_models as models
 from replica.reading import queries
-from replica.reading.positions import GroupPosition
+from replica.reading.http_events import entry_events
+from replica.reading.http_freshness import Demanded, demand, json_response, position_fields, seconds
 from replica.reading.queries import SessionFilter, SessionOverview, TranscriptEntry
 from replica.reading.reading import QueryAnswer, Reading
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS, MAX_PARAMETERS_BYTES, MAX_SQL_BYTES
+from replica.reading.tool_calls import ToolCall
 
-POSITION_HEADER = "Headwater-Position"
-"""`group=epoch:lsn`, several with commas between them; can be passed back as `min_position`."""
-MAX_BODY_BYTES = 2 * (MAX_SQL_BYTES + MAX_PARAMETERS_BYTES)
-MAX_MIN_POSITION_CHARACTERS = 8192
-
-MinPosition = Annotated[
-    str,
-    Query(
-        description="Wait until this was applied: `epoch:lsn`, or the Headwater-Position of an earlier answer.",
-        examples=["3:1204"],
-        max_length=MAX_MIN_POSITION_CHARACTERS,
-    ),
-]
-WaitMs = Annotated[
-    int | None, Query(description="How long to wait for min_position; 2000 if absent.", ge=0, le=30_000)
-]
 SessionId = Annotated[str, Path(examples=["fix-login"])]
 
 FAILURES: dict[int | str, dict[str, Any]] = {
@@ -49,16 +32,35 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "A parameter is wrong, or the SQL is refused or passes a limit.",
         404: "No session of this id.",
+        413: "The body is larger than this node takes.",
         429: "Too many requests wait; try again later.",
-        503: "The node cannot serve this now, or did not reach min_position in time.",
+        503: "The node cannot serve this now, or did not meet min_position or max_staleness in time.",
     }.items()
 }
 
 
+AfterSeq = Annotated[int, Query(description="Only what follows this entry.", ge=0)]
+Limit = Annotated[int, Query(description="Entries to read.", ge=1, le=queries.MAX_TRANSCRIPT_LIMIT)]
+
+
 def reading_routes(reading: Reading) -> APIRouter:
-    """The routes `/v1/sessions…` and `/v1/query`; install `install_error_handler` beside them."""
-    routes = APIRouter(prefix="/v1", tags=["reading"], responses=FAILURES)
+    """The routes `/v1/sessions…` and `/v1/query`.
+
+    The application that takes them bounds the bodies of requests, and answers `HeadwaterError` and
+    `RequestValidationError` in the shape of `ErrorResponse`; `ops.http.build_app` does.
+    """
+    routes = APIRouter(prefix="/v1", responses=FAILURES)
+    routes.include_router(_session_routes(reading))
+    routes.include_router(_query_routes(reading))
+    return routes
+
+
+def _session_routes(reading: Reading) -> APIRouter:
+    routes = APIRouter(tags=["sessions"])
     layout = reading.layout
+
+    def group_of(session_id: str) -> list[int]:
+        return [layout.group_of(layout.shard_of(check_session_id(session_id)))]
 
     @routes.get("/sessions", response_model=models.SessionsResponse)
     async def list_sessions(
@@ -67,91 +69,131 @@ def reading_routes(reading: Reading) -> APIRouter:
         status: str = "",
         model: str = "",
         text: Annotated[str, Query(description="Substring of the title or of the session id.")] = "",
+        updated_after_ms: Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)] = 0,
+        updated_before_ms: Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)] = 0,
         page_size: Annotated[int, Query(ge=1, le=queries.MAX_PAGE_SIZE)] = queries.DEFAULT_PAGE_SIZE,
         page_token: Annotated[str, Query(description="next_page_token of the page before.")] = "",
-        min_position: MinPosition = "",
-        wait_ms: WaitMs = None,
+        demanded: Demanded,
     ) -> Response:
         """Sessions of all shards, most recently updated first."""
         page = await reading.sessions(
-            SessionFilter(workspace, status, model, text),
+            SessionFilter(workspace, status, model, text, updated_after_ms, updated_before_ms),
             page_size=page_size,
             page_token=page_token,
-            min_positions=parse_min_positions(min_position, range(layout.shard_group_count)),
-            wait_seconds=_seconds(wait_ms),
+            demand=demanded.of(range(layout.shard_group_count)),
         )
         body = {
             "sessions": [_session(session) for session in page.sessions],
             "next_page_token": page.next_page_token,
-            "positions": [_position(position) for position in page.positions],
+            "positions": [position_fields(position) for position in page.positions],
         }
-        return _json(body, page.positions)
+        return json_response(body, page.positions)
 
     @routes.get("/sessions/{session_id}", response_model=models.SessionResponse)
-    async def get_session(
-        session_id: SessionId, min_position: MinPosition = "", wait_ms: WaitMs = None
-    ) -> Response:
+    async def get_session(session_id: SessionId, demanded: Demanded) -> Response:
         """One session."""
-        answer = await reading.session(
-            session_id,
-            min_position=_min_position(layout, session_id, min_position),
-            wait_seconds=_seconds(wait_ms),
-        )
-        body = {"session": _session(answer.session), "position": _position(answer.position)}
-        return _json(body, [answer.position])
+        answer = await reading.session(session_id, demand=demanded.of(group_of(session_id)))
+        body = {"session": _session(answer.session), "position": position_fields(answer.position)}
+        return json_response(body, [answer.position])
 
     @routes.get("/sessions/{session_id}/transcript", response_model=models.TranscriptResponse)
     async def get_transcript(
         *,
         session_id: SessionId,
-        after_seq: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=queries.MAX_TRANSCRIPT_LIMIT)] = queries.DEFAULT_TRANSCRIPT_LIMIT,
-        min_position: MinPosition = "",
-        wait_ms: WaitMs = None,
+        after_seq: AfterSeq = 0,
+        limit: Limit = queries.DEFAULT_TRANSCRIPT_LIMIT,
+        demanded: Demanded,
     ) -> Response:
         """Entries of one session in order, at most about 4 MiB at once; `more` tells whether others follow."""
         answer = await reading.transcript(
-            session_id,
-            after_seq=after_seq,
-            limit=limit,
-            min_position=_min_position(layout, session_id, min_position),
-            wait_seconds=_seconds(wait_ms),
+            session_id, after_seq=after_seq, limit=limit, demand=demanded.of(group_of(session_id))
         )
         body = {
             "entries": [_entry(entry) for entry in answer.entries],
             "more": answer.more,
-            "position": _position(answer.position),
+            "position": position_fields(answer.position),
         }
-        return _json(body, [answer.position])
+        return json_response(body, [answer.position])
+
+    @routes.get("/sessions/{session_id}/tool-calls", response_model=models.ToolCallsResponse)
+    async def get_tool_calls(
+        *,
+        session_id: SessionId,
+        after_seq: AfterSeq = 0,
+        limit: Limit = queries.DEFAULT_TRANSCRIPT_LIMIT,
+        demanded: Demanded,
+    ) -> Response:
+        """The tool calls that `limit` entries past `after_seq` make, as far as these entries tell."""
+        answer = await reading.tool_calls(
+            session_id, after_seq=after_seq, limit=limit, demand=demanded.of(group_of(session_id))
+        )
+        body = {
+            "tool_calls": [_tool_call(call) for call in answer.tool_calls],
+            "more": answer.more,
+            "position": position_fields(answer.position),
+        }
+        return json_response(body, [answer.position])
+
+    @routes.get(
+        "/sessions/{session_id}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+    )
+    async def follow_session(
+        *,
+        session_id: SessionId,
+        after_seq: AfterSeq = 0,
+        last_event_id: Annotated[str, Header(description="Sent by a browser that resumes: a seq.")] = "",
+    ) -> StreamingResponse:
+        """The entries past `after_seq`, then each further one: events `entry`, `caught_up`, `error`."""
+        start = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after_seq
+        answers = reading.follow(session_id, after_seq=start)
+        # What is wrong with the request is answered as such, before the stream begins.
+        first = await anext(answers, None)
+        return StreamingResponse(
+            entry_events(first, answers, _entry, start),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    return routes
+
+
+def _query_routes(reading: Reading) -> APIRouter:
+    routes = APIRouter(tags=["sql"])
+    layout = reading.layout
 
     async def query(body: models.QueryBody, parameters_json: bytes) -> Response:
         shard = _target(reading, body)
-        group = layout.group_of(shard)
+        groups = range(layout.shard_group_count) if shard is None else [layout.group_of(shard)]
         answer = await reading.query(
             body.sql,
             shard,
             parameters_json=parameters_json,
-            max_rows=DEFAULT_ROWS if body.max_rows is None else body.max_rows,
-            timeout_seconds=DEFAULT_SECONDS if body.timeout_ms is None else body.timeout_ms / 1000,
-            min_position=parse_min_positions(body.min_position or "", [group]).get(group),
-            wait_seconds=_seconds(body.wait_ms),
+            max_rows=body.max_rows,
+            timeout_seconds=seconds(body.timeout_ms),
+            demand=demand(body.min_position, body.max_staleness_ms, body.wait_ms, groups),
         )
-        return _json(_rows(answer), [answer.position])
+        return json_response(_rows(answer), answer.positions)
 
     @routes.get("/query", response_model=models.QueryResponse)
     async def get_query(
         *,
-        sql: Annotated[str, Query(examples=["SELECT kind, count(*) FROM transcript GROUP BY kind"])],
+        sql: Annotated[str, Query(examples=["SELECT kind, count(*) FROM entries GROUP BY kind"])],
         shard: int | None = None,
         session_id: Annotated[str | None, Query(description="The shard that holds this session.")] = None,
         workspace: bool = False,
         parameters: Annotated[str, Query(description="A JSON array or object.")] = "",
         max_rows: int | None = None,
         timeout_ms: int | None = None,
-        min_position: MinPosition = "",
-        wait_ms: WaitMs = None,
+        demanded: Demanded,
     ) -> Response:
-        """Run one reading SQL statement over one shard: name a `shard`, a `session_id`, or the `workspace`."""
+        """Run one reading SQL statement: over all shards with DuckDB, or over one with SQLite.
+
+        With `session_id`, `shard` or `workspace` it sees that shard's own tables and views; with none of them it
+        sees `sessions`, `entries`, `model_calls`, `tool_calls`, `active_time`, `tokens_by_model_and_day`,
+        `tool_calls_by_name`, `sessions_by_workspace` and `documents` as whole tables.
+        """
         body = models.QueryBody(
             sql=sql,
             shard=shard,
@@ -159,8 +201,9 @@ def reading_routes(reading: Reading) -> APIRouter:
             workspace=workspace,
             max_rows=max_rows,
             timeout_ms=timeout_ms,
-            min_position=min_position,
-            wait_ms=wait_ms,
+            min_position=demanded.min_position,
+            max_staleness_ms=demanded.max_staleness_ms,
+            wait_ms=demanded.wait_ms,
         )
         return await query(body, parameters.encode())
 
@@ -175,102 +218,29 @@ def reading_routes(reading: Reading) -> APIRouter:
         },
     )
     async def post_query(request: Request) -> Response:
-        """Run one reading SQL statement over one shard; for statements and parameters that are long."""
-        body = _query_body(await _bounded_body(request))
+        """As GET, for statements and parameters that are long."""
+        body = _query_body(await request.body())
         return await query(body, json.dumps(body.parameters).encode())
 
     return routes
 
 
-def install_error_handler(app: FastAPI) -> None:
-    """Answer every error of an application as `{"error": {"code": …, "message": …}}`."""
-
-    async def answer_error(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HeadwaterError)
-        return _error(error)
-
-    async def answer_invalid(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return _error(_invalid(error.errors()))
-
-    async def answer_http(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _error_response(error.status_code, InvalidRequest.code, str(error.detail), error.headers)
-
-    app.add_exception_handler(HeadwaterError, answer_error)
-    app.add_exception_handler(RequestValidationError, answer_invalid)
-    app.add_exception_handler(HTTPException, answer_http)
-
-
-def parse_min_positions(text: str, groups: Sequence[int]) -> dict[int, Position]:
-    """Read `epoch:lsn` or `group=epoch:lsn, …` for a read that touches `groups`; other groups are left out.
-
-    Raises:
-        InvalidRequest: It is neither, or the group is missing where several are read.
-    """
-    positions: dict[int, Position] = {}
-    for part in filter(None, (part.strip() for part in text[:MAX_MIN_POSITION_CHARACTERS].split(","))):
-        named, equals, position = part.rpartition("=")
-        if not equals and len(groups) > 1:
-            raise InvalidRequest(f"min_position {part!r} names no group, and {len(groups)} groups are read")
-        try:
-            group = int(named) if equals else groups[0]
-            parsed = Position.parse(position)
-        except ValueError as error:
-            raise InvalidRequest(
-                f"min_position is written epoch:lsn or group=epoch:lsn, for example 0=3:1204; got {part[:80]!r}"
-            ) from error
-        if group in groups:
-            positions[group] = parsed
-    return positions
-
-
-def _min_position(layout: ShardLayout, session_id: str, text: str) -> Position | None:
-    group = layout.group_of(layout.shard_of(check_session_id(session_id)))
-    return parse_min_positions(text, [group]).get(group)
-
-
-def _target(reading: Reading, body: models.QueryBody) -> int:
+def _target(reading: Reading, body: models.QueryBody) -> int | None:
     targets = [body.shard is not None, body.session_id is not None, body.workspace]
-    if sum(targets) != 1:
-        raise InvalidRequest("name exactly one of shard, session_id and workspace")
+    if sum(targets) > 1:
+        raise InvalidRequest("name at most one of shard, session_id and workspace; none of them means all shards")
     if body.shard is not None:
         return reading.checked_shard(body.shard)
     if body.session_id is not None:
         return reading.layout.shard_of(check_session_id(body.session_id))
-    return reading.layout.workspace_shard
-
-
-async def _bounded_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise InvalidRequest(f"the body is longer than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+    return reading.layout.workspace_shard if body.workspace else None
 
 
 def _query_body(text: bytes) -> models.QueryBody:
     try:
         return models.QueryBody.model_validate_json(text)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False)) from error
-
-
-def _invalid(problems: Sequence[Any]) -> InvalidRequest:
-    sentences = []
-    for problem in problems[:5]:
-        name = ".".join(str(part) for part in problem["loc"] if part not in ("query", "path", "body"))
-        sentences.append(f"{name or 'the body'}: {problem['msg']}; got {repr(problem['input'])[:80]}")
-    return InvalidRequest(" / ".join(sentences))
-
-
-def _seconds(milliseconds: int | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
-
-
-def _position(position: GroupPosition) -> dict[str, Any]:
-    return {"group": position.group, "position": str(position.position)}
+        raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def _session(session: SessionOverview) -> dict[str, Any]:
@@ -290,27 +260,19 @@ def _entry(entry: TranscriptEntry) -> dict[str, Any]:
     }
 
 
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    fields = call._asdict()
+    fields["arguments"] = orjson.Fragment(fields.pop("arguments_json"))
+    return fields
+
+
 def _rows(answer: QueryAnswer) -> dict[str, Any]:
-    result, shard, position = answer
+    result, shard, positions = answer
     return {
         "columns": result.columns,
         "rows": orjson.Fragment(result.rows_json),
         "row_count": result.row_count,
         "truncated": result.truncated,
         "shard": shard,
-        "position": _position(position),
+        "positions": [position_fields(position) for position in positions],
     }
-
-
-def _json(body: dict[str, Any], positions: Sequence[GroupPosition]) -> Response:
-    header = ", ".join(f"{group}={position}" for group, position in positions)
-    return Response(orjson.dumps(body), media_type="application/json", headers={POSITION_HEADER: header})
-
-
-def _error(error: HeadwaterError) -> Response:
-    return _error_response(error.http_status, error.code, str(error))
-
-
-def _error_response(status: int, code: str, message: str, headers: Any = None) -> Response:  # noqa: ANN401 - Starlette's
-    body = {"error": {"code": code, "message": message}}
-    return Response(json.dumps(body), status, headers, media_type="application/json")

@@ -12,6 +12,7 @@ class GroupPositionModel(BaseModel):
 
     group: int
     position: str = Field(description="epoch:lsn", examples=["3:1204"])
+    age_seconds: float = Field(description="For how long the primary may have held more; 0 on the primary itself.")
 
 
 class SessionModel(BaseModel):
@@ -63,8 +64,29 @@ class TranscriptResponse(BaseModel):
     position: GroupPositionModel
 
 
+class ToolCallModel(BaseModel):
+    """One call of a tool; times in milliseconds since the epoch (1970)."""
+
+    tool_call_id: str
+    name: str
+    seq: int = Field(description="Of the entry that made the call.")
+    arguments: Any
+    status: str = Field(description="pending, completed or errored")
+    started_at_ms: int
+    ended_at_ms: int | None
+    result_seq: int | None = Field(description="Of the entry that holds the outcome.")
+
+
+class ToolCallsResponse(BaseModel):
+    """Tool calls of one session in order."""
+
+    tool_calls: list[ToolCallModel]
+    more: bool = Field(description="The transcript goes on past the entries that were read.")
+    position: GroupPositionModel
+
+
 class QueryBody(BaseModel):
-    """One reading SQL statement, and the shard to run it over: exactly one of the three targets."""
+    """One reading SQL statement, and at most one shard to run it over; none: all shards."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -74,12 +96,13 @@ class QueryBody(BaseModel):
     workspace: bool = Field(default=False, description="The workspace shard.")
     parameters: list[Any] | dict[str, Any] = Field(
         default_factory=list,
-        description='Positional or named; blobs as {"base64": "…"}.',
+        description='Positional (?) or named (:name over one shard, $name over all); blobs as {"base64": "…"}.',
         examples=[{"session": "fix-login"}],
     )
     max_rows: int | None = None
     timeout_ms: int | None = None
     min_position: str | None = None
+    max_staleness_ms: int | None = None
     wait_ms: int | None = None
 
 
@@ -92,8 +115,8 @@ class QueryResponse(BaseModel):
     )
     row_count: int
     truncated: bool = Field(description="max_rows or the limit on bytes cut the result.")
-    shard: int
-    position: GroupPositionModel
+    shard: int | None = Field(description="The shard that was read; null: all of them.")
+    positions: list[GroupPositionModel] = Field(description="Of every group that was read.")
 
 
 class ErrorModel(BaseModel):
@@ -101,6 +124,7 @@ class ErrorModel(BaseModel):
 
     code: str
     message: str
+    retry: bool = Field(description="Whether the same request may succeed a moment later.")
 
 
 class ErrorResponse(BaseModel):

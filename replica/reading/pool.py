@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +45,7 @@ class ReadPool:
         self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="reading")
         self._running: dict[Future[Any], frozenset[int]] = {}
+        self._away: Counter[int] = Counter()
         self.reads = 0
         self._lock = threading.Lock()  # guards everything below
         self._idle: defaultdict[int, list[Connection]] = defaultdict(list)
@@ -79,8 +80,8 @@ class ReadPool:
 
     async def read_each(
         self, shards: Sequence[int], function: Callable[[Connection], Result], *, empty: Result
-    ) -> list[Result]:
-        """Run `function` within one snapshot of each of many shards; results in the order of `shards`.
+    ) -> list[tuple[Result, Position | None]]:
+        """Run `function` within one snapshot of each of many shards; what `read` returns, in the order of `shards`.
 
         Each thread takes a share of the shards in one go: a hop between threads costs as much as a short read.
 
@@ -89,10 +90,10 @@ class ReadPool:
         """
         shares = [shards[start :: self._threads] for start in range(min(self._threads, len(shards)))]
 
-        def read_share(share: Sequence[int]) -> dict[int, Result]:
-            return {shard: self._read(shard, function, empty)[0] for shard in share}
+        def read_share(share: Sequence[int]) -> dict[int, tuple[Result, Position | None]]:
+            return {shard: self._read(shard, function, empty) for shard in share}
 
-        by_shard: dict[int, Result] = {}
+        by_shard: dict[int, tuple[Result, Position | None]] = {}
         for results in await asyncio.gather(*(self._submit(share, partial(read_share, share)) for share in shares)):
             by_shard.update(results)
         return [by_shard[shard] for shard in shards]
@@ -113,6 +114,37 @@ class ReadPool:
         if running:
             await asyncio.wait([asyncio.wrap_future(future) for future in running])
 
+    @asynccontextmanager
+    async def away(self, shard: int) -> AsyncIterator[None]:
+        """Within it nothing is open to a shard and reads of it are refused: its file is being replaced."""
+        self._away[shard] += 1
+        try:
+            await self.forget(shard)
+            yield
+        finally:
+            self._away[shard] -= 1
+
+    @contextmanager
+    def elsewhere(self, shard: int) -> Iterator[None]:
+        """Counts as a read of a shard that another process does; `forget` waits for its end.
+
+        Raises:
+            Unavailable: The shard's file is being replaced.
+        """
+        self._check_in_place((shard,))
+        read: Future[None] = Future()
+        self._running[read] = frozenset((shard,))
+        try:
+            yield
+        finally:
+            del self._running[read]
+            read.set_result(None)
+
+    def _check_in_place(self, shards: Sequence[int]) -> None:
+        for shard in shards:
+            if self._away[shard]:
+                raise Unavailable(f"the file of shard {shard} was damaged and is being replaced; try again later")
+
     async def close(self) -> None:
         """Let the reads that are under way end, and close everything."""
         await asyncio.to_thread(self._executor.shutdown)
@@ -120,6 +152,7 @@ class ReadPool:
             await self.forget(shard)
 
     async def _submit(self, shards: Sequence[int], work: Callable[[], Result]) -> Result:
+        self._check_in_place(shards)
         if len(self._running) >= MAX_WAITING_READS:
             raise Overloaded(f"{MAX_WAITING_READS} reads wait on this node already; try again later")
         try:

@@ -4,6 +4,9 @@ A read's position is its *group's* applied position, taken before the read's sna
 the shard itself stores: a shard's row moves only when that shard is written, so a reader that waited for its
 own write in a busy group would find an idle shard's row behind for ever. Taken before the snapshot, it is a
 lower bound: the snapshot holds everything up to it, and perhaps more.
+
+That "more" may not be committed yet: where the group is led SQLite has it before a quorum does, and a resync
+that a quorum needs may be ahead of it. So a read is handed out only once the shard's own row may be seen.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import heapq
 import itertools
 from typing import NamedTuple
 
-from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached
+from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached, Unavailable
 from agent_core.position import START, Position
 
 DEFAULT_WAIT_SECONDS = 2.0
@@ -23,10 +26,15 @@ MAX_WAITERS = 10_000
 
 
 class GroupPosition(NamedTuple):
-    """A position together with the group whose history it belongs to."""
+    """A position together with the group whose history it belongs to.
+
+    Attributes:
+        age_seconds: For how long the group's primary may have held more than this; 0 on the primary itself.
+    """
 
     group: int
     position: Position
+    age_seconds: float = 0.0
 
 
 class _Waiter(NamedTuple):
@@ -75,6 +83,7 @@ class AppliedPositions:
 
     def __init__(self, shard_group_count: int) -> None:
         self._groups = [PositionWaiters() for _ in range(shard_group_count)]
+        self._visible = [PositionWaiters() for _ in range(shard_group_count)]
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
         self.timeouts = 0
@@ -85,15 +94,40 @@ class AppliedPositions:
         return len(self._futures)
 
     def applied(self, group: int) -> Position:
-        """How far a group's shards on this node are; `(0, 0)` until something was applied."""
+        """How far a group's shards on this node are, as far as they may be seen; `(0, 0)` until something was."""
         return self._groups[group].applied
 
     def advance(self, group: int, position: Position) -> None:
-        """Say that every shard of a group contains everything up to `position`."""
-        for number in self._groups[group].advance(position):
-            future = self._futures.pop(number)
-            if not future.done():
-                future.set_result(None)
+        """Say that every shard of a group contains everything up to `position`, and that it may be seen."""
+        self._release(self._groups[group].advance(position))
+        self.reveal(group, position)
+
+    def reveal(self, group: int, position: Position) -> None:
+        """Say that everything up to `position` may be seen, whichever shards contain it."""
+        self._release(self._visible[group].advance(position))
+
+    async def until_visible(self, group: int, read_at: Position | None, deadline_seconds: float) -> None:
+        """Wait until what a read has found may be seen; nearly always at once.
+
+        Args:
+            group: The group of the shard that was read.
+            read_at: The position in the shard's own row, within the read's snapshot or after it; None: no shard.
+            deadline_seconds: How long to wait, 0 to 30.
+
+        Raises:
+            Unavailable: What was read is not committed yet; the answer must not be given.
+            Overloaded: Too many readers wait.
+        """
+        visible = self._visible[group]
+        if read_at is None or read_at <= visible.applied:
+            return
+        try:
+            await self._released(visible, read_at, deadline_seconds)
+        except TimeoutError:
+            raise Unavailable(
+                f"what this node's shard of group {group} holds, up to {read_at}, is not acknowledged yet, only "
+                f"{visible.applied} is; read another node, or try again"
+            ) from None
 
     async def wait(
         self, group: int, min_position: Position, deadline_seconds: float = DEFAULT_WAIT_SECONDS
@@ -116,26 +150,33 @@ class AppliedPositions:
             )
         waiters = self._groups[group]
         if min_position > waiters.applied:
-            if len(self._futures) >= MAX_WAITERS:
-                raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
-            await self._released(waiters, group, min_position, deadline_seconds)
+            try:
+                await self._released(waiters, min_position, deadline_seconds)
+            except TimeoutError:
+                raise PositionNotReached(
+                    f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
+                    f"within {deadline_seconds:.3g} s"
+                ) from None
         return waiters.applied
 
-    async def _released(
-        self, waiters: PositionWaiters, group: int, min_position: Position, deadline_seconds: float
-    ) -> None:
+    async def _released(self, waiters: PositionWaiters, position: Position, deadline_seconds: float) -> None:
+        if len(self._futures) >= MAX_WAITERS:
+            raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
         number = next(self._numbers)
-        waiters.add(min_position, number)
+        waiters.add(position, number)
         future = self._futures[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(deadline_seconds):
                 await future
         except TimeoutError:
             self.timeouts += 1
-            raise PositionNotReached(
-                f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
-                f"within {deadline_seconds:.3g} s"
-            ) from None
+            raise
         finally:
             if self._futures.pop(number, None) is not None:
-                waiters.discard(min_position, number)
+                waiters.discard(position, number)
+
+    def _release(self, numbers: list[int]) -> None:
+        for number in numbers:
+            future = self._futures.pop(number)
+            if not future.done():
+                future.set_result(None)

@@ -72,27 +72,52 @@ class SessionFilter:
         status: Exactly this status.
         model: Exactly this model.
         text: Substring of the title or of the session id; letters of ASCII match in either case.
+        updated_after_ms: Updated after this moment.
+        updated_before_ms: Updated before this moment.
 
     Raises:
-        InvalidRequest: A field is longer than 256 characters.
+        InvalidRequest: A field is longer than 256 characters, or a moment is out of range.
     """
 
     workspace: str = ""
     status: str = ""
     model: str = ""
     text: str = ""
+    updated_after_ms: int = 0
+    updated_before_ms: int = 0
 
     def __post_init__(self) -> None:
         for name in ("workspace", "status", "model", "text"):
             length = len(getattr(self, name))
             if length > MAX_FILTER_CHARACTERS:
                 raise InvalidRequest(f"{name} has {length} characters; allowed are {MAX_FILTER_CHARACTERS}")
+        for name in ("updated_after_ms", "updated_before_ms"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise InvalidRequest(f"{name} is {getattr(self, name)}; allowed are 0 to {2**63 - 1}")
 
 
 _SESSION_COLUMNS = (
     "session_id, workspace, title, status, provider, model, parent_session_id,"
     " created_at, updated_at, entry_count, CAST(metadata AS BLOB)"
 )
+
+_TAIL = "(SELECT first_entry FROM entry_tail)"
+
+_MOVING_SESSIONS = (
+    "SELECT session_id, workspace, title, status, provider, model, parent_session_id, created_at,"  # noqa: S608 - constants
+    " max(folded_updated_at, tail_updated_at) AS updated_at, folded_entry_count + tail_entry_count,"
+    " CAST(metadata AS BLOB)"
+    " FROM (SELECT session, count(*) AS tail_entry_count, max(created_at) AS tail_updated_at FROM entries"
+    f"       WHERE id >= {_TAIL} GROUP BY session) tail CROSS JOIN sessions s ON s.id = tail.session"
+)
+"""Sessions with entries in the tail: at most as many as the tail has entries, in no order."""
+
+_SETTLED_SESSIONS = (
+    "SELECT session_id, workspace, title, status, provider, model, parent_session_id, created_at,"  # noqa: S608 - constants
+    " folded_updated_at AS updated_at, folded_entry_count, CAST(metadata AS BLOB)"
+    f" FROM sessions s WHERE s.id NOT IN (SELECT session FROM entries WHERE id >= {_TAIL})"
+)
+"""All other sessions: what the indexes say of them is all there is, so that a page costs its own rows only."""
 
 _ENTRY_COLUMNS = "e.seq, e.kind, CAST(e.payload AS BLOB), e.created_at, e.idempotency_key"
 
@@ -111,14 +136,18 @@ def sessions_of_shard(
     connection: Connection, wanted: SessionFilter, after: PageKey | None, page_size: int
 ) -> SessionPage:
     """The first sessions of one shard after a key, as many as a page over all shards can need."""
-    conditions, parameters = _conditions(wanted, after)
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    cursor = connection.execute(
-        f"SELECT {_SESSION_COLUMNS} FROM session_overview{where}"  # noqa: S608 - our own constants; values are bound
-        " ORDER BY updated_at DESC, session_id LIMIT ?",
+    moving_conditions, parameters = _conditions(wanted, after, "max(folded_updated_at, tail_updated_at)")
+    settled_conditions, _ = _conditions(wanted, after, "folded_updated_at")
+    moving = connection.execute(f"{_MOVING_SESSIONS} WHERE {' AND '.join(['1', *moving_conditions])}", parameters)
+    settled = connection.execute(
+        f"{_SETTLED_SESSIONS}{''.join(f' AND {condition}' for condition in settled_conditions)}"
+        " ORDER BY folded_updated_at DESC, session_id LIMIT ?",
         (*parameters, page_size + 1),
     )
-    return _session_page(map(SessionOverview._make, cursor), page_size)
+    merged = heapq.merge(
+        sorted(map(SessionOverview._make, moving), key=_order), map(SessionOverview._make, settled), key=_order
+    )
+    return _session_page(merged, page_size)
 
 
 def merge_sessions(pages: Sequence[SessionPage], page_size: int) -> SessionPage:
@@ -179,7 +208,8 @@ def not_found(session_id: str) -> SessionNotFound:
     return SessionNotFound(f"there is no session {session_id!r}")
 
 
-def _conditions(wanted: SessionFilter, after: PageKey | None) -> tuple[list[str], list[object]]:
+def _conditions(wanted: SessionFilter, after: PageKey | None, updated_at: str) -> tuple[list[str], list[object]]:
+    """Conditions on sessions, `updated_at` being the expression for their last update, and their parameters."""
     conditions: list[str] = []
     parameters: list[object] = []
     for column in ("workspace", "status", "model"):
@@ -191,8 +221,15 @@ def _conditions(wanted: SessionFilter, after: PageKey | None) -> tuple[list[str]
         pattern = f"%{_escaped(wanted.text)}%"
         conditions.append(r"(title LIKE ? ESCAPE '\' OR session_id LIKE ? ESCAPE '\')")
         parameters += [pattern, pattern]
+    if wanted.updated_after_ms:
+        conditions.append(f"{updated_at} > ?")
+        parameters.append(wanted.updated_after_ms)
+    if wanted.updated_before_ms:
+        conditions.append(f"{updated_at} < ?")
+        parameters.append(wanted.updated_before_ms)
     if after is not None:
-        conditions.append("(updated_at < ? OR (updated_at = ? AND session_id > ?))")
+        # The first condition is the one that an index can begin at.
+        conditions.append(f"{updated_at} <= ? AND ({updated_at} < ? OR session_id > ?)")
         parameters += [after.updated_at_ms, after.updated_at_ms, after.session_id]
     return conditions, parameters
 

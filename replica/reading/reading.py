@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from agent_core.errors import InvalidRequest, Unavailable
-from agent_core.position import START, Position
+from agent_core.database.build import Connection
+from agent_core.errors import InvalidRequest, PositionNotReached, Unavailable
+from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
+from replica.reading.freshness import NO_DEMAND, AgeOf, Demand, Freshness
 from replica.reading.paging import PageKey, decode_page_token, encode_page_token
 from replica.reading.pool import ReadPool
 from replica.reading.positions import DEFAULT_WAIT_SECONDS, AppliedPositions, GroupPosition
-from replica.reading.queries import SessionFilter, SessionOverview, SessionPage, TranscriptEntry
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
-from replica.reading.sql.workers import QueryResult, SqlWorkers
+from replica.reading.queries import SessionFilter, SessionOverview, SessionPage, TranscriptEntry, TranscriptPage
+from replica.reading.sql.limits import SqlLimits
+from replica.reading.sql.workers import DUCKDB_WORKER, QueryResult, SqlWorkers
+from replica.reading.tool_calls import ToolCall, tool_calls_of
 
 MAX_SEQ = 2**63 - 1
+IDLE_SECONDS = 10.0
+"""After so long without news a follower is told that there are none, which also shows it that the node lives."""
+FOLLOW_SECONDS = 0.05
+"""How long a follower that has everything rests before it is told of more: one read then serves many commits."""
+
+Result = TypeVar("Result")
 
 
 class SessionList(NamedTuple):
@@ -51,46 +61,81 @@ class TranscriptAnswer(NamedTuple):
     position: GroupPosition
 
 
-class QueryAnswer(NamedTuple):
-    """The result of SQL over one shard, and the position of its group that it was read at."""
+class ToolCallsAnswer(NamedTuple):
+    """Tool calls of one session in order, whether others follow, and the position of its group."""
 
-    result: QueryResult
-    shard: int
+    tool_calls: list[ToolCall]
+    more: bool
     position: GroupPosition
 
 
+class QueryAnswer(NamedTuple):
+    """The result of SQL.
+
+    Attributes:
+        result: Columns and rows.
+        shard: The shard that was read; None: all of them.
+        positions: Of the groups that were read.
+    """
+
+    result: QueryResult
+    shard: int | None
+    positions: list[GroupPosition]
+
+
 class Reading:
-    """The reads of one node. `min_position` and `wait_seconds` mean the same everywhere.
+    """The reads of one node. Each meets a `Demand` on its freshness first, and says where the node was then.
 
-    `min_position`: wait until the group has applied this (read your writes); None: read what is there.
-    `wait_seconds`: for how long, 0 to 30; None: 2.
-
-    Every method may raise `InvalidRequest` naming the argument, `PositionNotReached`, `Overloaded`,
+    Every method may raise `InvalidRequest` naming the argument, `PositionNotReached`, `TooStale`, `Overloaded`,
     `Unavailable` and `ShardDamaged`, beside what it names itself.
     """
 
     def __init__(
-        self, *, layout: ShardLayout, applied: AppliedPositions, pool: ReadPool, sql_workers: SqlWorkers
+        self,
+        *,
+        layout: ShardLayout,
+        applied: AppliedPositions,
+        pool: ReadPool,
+        sql_workers: SqlWorkers,
+        whole_workers: SqlWorkers,
+        age_of: AgeOf = lambda _group: 0.0,
     ) -> None:
         self.layout = layout
         self.applied = applied
         self.pool = pool
         self.sql_workers = sql_workers
+        self.whole_workers = whole_workers
+        self.freshness = Freshness(applied, age_of)
 
     @classmethod
     def open(
-        cls, data_directory: Path, layout: ShardLayout, applied: AppliedPositions, *, sql_workers: int = 2
+        cls,
+        data_directory: Path,
+        layout: ShardLayout,
+        applied: AppliedPositions,
+        *,
+        sql_workers: int = 2,
+        sql_limits: SqlLimits | None = None,
+        age_of: AgeOf = lambda _group: 0.0,
     ) -> Reading:
         """The reads of the node whose data lies in `data_directory`; nothing is opened before the first read.
 
-        `sql_workers` processes at most run SQL at once.
+        `sql_workers` processes at most run SQL over one shard at once, and as many SQL over all shards, each
+        statement within `sql_limits`. `age_of` tells how old what the node has of a group is, in seconds.
         """
-        pool = ReadPool(data_directory, layout)
-        return cls(layout=layout, applied=applied, pool=pool, sql_workers=SqlWorkers(sql_workers))
+        return cls(
+            layout=layout,
+            applied=applied,
+            pool=ReadPool(data_directory, layout),
+            sql_workers=SqlWorkers(sql_workers, sql_limits),
+            whole_workers=SqlWorkers(sql_workers, sql_limits, module=DUCKDB_WORKER),
+            age_of=age_of,
+        )
 
     async def close(self) -> None:
         """Stop the workers for SQL, and let the reads that are under way end."""
         await self.sql_workers.close()
+        await self.whole_workers.close()
         await self.pool.close()
 
     async def sessions(
@@ -99,39 +144,32 @@ class Reading:
         *,
         page_size: int = queries.DEFAULT_PAGE_SIZE,
         page_token: str = "",
-        min_positions: Mapping[int, Position] | None = None,
-        wait_seconds: float | None = None,
+        demand: Demand = NO_DEMAND,
     ) -> SessionList:
         """One page of the sessions of all shards; a shard that has not arrived here yet counts as empty."""
         if not 1 <= page_size <= queries.MAX_PAGE_SIZE:
             raise InvalidRequest(f"page_size is {page_size}; allowed are 1 to {queries.MAX_PAGE_SIZE}")
         after = decode_page_token(page_token)
-        groups = range(self.layout.shard_group_count)
-        for group in min_positions or ():
-            if group not in groups:
-                raise InvalidRequest(f"min_position names group {group}; this cluster has 0 to {groups[-1]}")
-        await self._wait(min_positions or {}, wait_seconds)
-        positions = [GroupPosition(group, self.applied.applied(group)) for group in groups]
-        pages = await self.pool.read_each(
+        positions = await self._meet(demand, range(self.layout.shard_group_count))
+        reads = await self.pool.read_each(
             range(self.layout.shard_count),
             partial(queries.sessions_of_shard, wanted=wanted, after=after, page_size=page_size),
             empty=SessionPage([], more=False),
         )
-        sessions, more = queries.merge_sessions(pages, page_size)
+        await self._until_all_visible(range(self.layout.shard_count), reads, demand)
+        sessions, more = queries.merge_sessions([page for page, _ in reads], page_size)
         token = encode_page_token(PageKey(sessions[-1].updated_at_ms, sessions[-1].session_id)) if more else ""
         return SessionList(sessions, token, positions)
 
-    async def session(
-        self, session_id: str, *, min_position: Position | None = None, wait_seconds: float | None = None
-    ) -> SessionAnswer:
+    async def session(self, session_id: str, *, demand: Demand = NO_DEMAND) -> SessionAnswer:
         """One session.
 
         Raises:
             SessionNotFound: There is no session of this id, as far as this node has applied.
         """
         shard = self.layout.shard_of(check_session_id(session_id))
-        position = await self._position(shard, min_position, wait_seconds)
-        overview, _ = await self.pool.read(shard, partial(queries.session, session_id=session_id))
+        (position,) = await self._meet(demand, [self.layout.group_of(shard)])
+        overview = await self._read(shard, partial(queries.session, session_id=session_id), demand)
         return SessionAnswer(overview, position)
 
     async def transcript(
@@ -140,50 +178,91 @@ class Reading:
         *,
         after_seq: int = 0,
         limit: int = queries.DEFAULT_TRANSCRIPT_LIMIT,
-        min_position: Position | None = None,
-        wait_seconds: float | None = None,
+        demand: Demand = NO_DEMAND,
     ) -> TranscriptAnswer:
         """The entries of a session past `after_seq`, as many as `limit` and the bound on bytes allow.
 
         Raises:
             SessionNotFound: There is no session of this id, as far as this node has applied.
         """
-        shard = self.layout.shard_of(check_session_id(session_id))
-        if not 1 <= limit <= queries.MAX_TRANSCRIPT_LIMIT:
-            raise InvalidRequest(f"limit is {limit}; allowed are 1 to {queries.MAX_TRANSCRIPT_LIMIT}")
-        if not 0 <= after_seq <= MAX_SEQ:
-            raise InvalidRequest(f"after_seq is {after_seq}; allowed are 0 to {MAX_SEQ}")
-        position = await self._position(shard, min_position, wait_seconds)
-        page, _ = await self.pool.read(
-            shard, partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit)
-        )
+        page, position = await self._entries(session_id, after_seq, limit, demand)
         return TranscriptAnswer(page.entries, page.more, position)
+
+    async def tool_calls(
+        self,
+        session_id: str,
+        *,
+        after_seq: int = 0,
+        limit: int = queries.DEFAULT_TRANSCRIPT_LIMIT,
+        demand: Demand = NO_DEMAND,
+    ) -> ToolCallsAnswer:
+        """The tool calls that a session's entries past `after_seq` make, each with its outcome.
+
+        Raises:
+            SessionNotFound: There is no session of this id, as far as this node has applied.
+        """
+        page, position = await self._entries(session_id, after_seq, limit, demand)
+        return ToolCallsAnswer(*tool_calls_of(page), position)
+
+    async def follow(self, session_id: str, *, after_seq: int = 0) -> AsyncIterator[TranscriptAnswer]:
+        """A session's entries past `after_seq`, then each further one as this node applies it, without end.
+
+        An answer without entries says that nothing more is there yet; it comes after the backfill, and then at
+        least every `IDLE_SECONDS`.
+
+        Raises:
+            SessionNotFound: There is no session of this id, as far as this node has applied.
+        """
+        group = self.layout.group_of(self.layout.shard_of(check_session_id(session_id)))
+        quiet = False
+        while True:
+            answer = await self.transcript(session_id, after_seq=after_seq)
+            if answer.entries:
+                after_seq = answer.entries[-1].seq
+                quiet = False
+                yield answer
+            if not answer.more:
+                if not quiet or not await self._moved(group, answer.position):
+                    yield answer._replace(entries=[])
+                quiet = True
+                await asyncio.sleep(FOLLOW_SECONDS)
 
     async def query(
         self,
         sql: str,
-        shard: int,
+        shard: int | None = None,
         *,
         parameters_json: bytes = b"",
-        max_rows: int = DEFAULT_ROWS,
-        timeout_seconds: float = DEFAULT_SECONDS,
-        min_position: Position | None = None,
-        wait_seconds: float | None = None,
+        max_rows: int | None = None,
+        timeout_seconds: float | None = None,
+        demand: Demand = NO_DEMAND,
     ) -> QueryAnswer:
-        """Run one reading SQL statement over a shard, in a process of its own; see `SqlWorkers.query`.
+        """Run one reading SQL statement in a process of its own; see `SqlWorkers.query`.
+
+        Over one shard it is SQLite's SQL and sees the shard's own tables and views. Over all shards (None) it is
+        DuckDB's, and sees the tables of `whole_tables`.
 
         Raises:
             QueryRefused: The statement is wrong, or does anything but read.
             QueryLimit: It needs more time, memory or size than it may have.
         """
-        position = await self._position(self.checked_shard(shard), min_position, wait_seconds)
-        path = self.pool.path(shard)
-        if not path.exists():
-            raise Unavailable(f"shard {shard} has not arrived on this node yet")
-        result = await self.sql_workers.query(
-            path, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds
-        )
-        return QueryAnswer(result, shard, position)
+        if shard is None:
+            workers, shards = self.whole_workers, range(self.layout.workspace_shard + 1)
+        else:
+            workers, shards = self.sql_workers, range(self.checked_shard(shard), shard + 1)
+        groups = sorted({self.layout.group_of(number) for number in shards})
+        positions = await self._meet(demand, groups)
+        paths = [self.pool.path(number) for number in shards]
+        for number, path in zip(shards, paths, strict=True):
+            if not path.exists():
+                raise Unavailable(f"shard {number} has not arrived on this node yet")
+        with ExitStack() as elsewhere:
+            for number in shards:
+                elsewhere.enter_context(self.pool.elsewhere(number))
+            result = await workers.query(paths, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds)
+        # The worker cannot say where its snapshots stood; the shards' rows now are at or past that.
+        await self._until_all_visible(shards, await self.pool.read_each(shards, _nothing, empty=None), demand)
+        return QueryAnswer(result, shard, positions)
 
     def checked_shard(self, shard: int) -> int:
         """Return a shard number that came from outside.
@@ -198,17 +277,51 @@ class Reading:
             )
         return shard
 
-    async def _position(
-        self, shard: int, min_position: Position | None, wait_seconds: float | None
-    ) -> GroupPosition:
-        """The position to report for a read that begins after this returns."""
-        group = self.layout.group_of(shard)
-        await self._wait({group: min_position or START}, wait_seconds)
-        return GroupPosition(group, self.applied.applied(group))
+    async def _entries(
+        self, session_id: str, after_seq: int, limit: int, demand: Demand
+    ) -> tuple[TranscriptPage, GroupPosition]:
+        shard = self.layout.shard_of(check_session_id(session_id))
+        if not 1 <= limit <= queries.MAX_TRANSCRIPT_LIMIT:
+            raise InvalidRequest(f"limit is {limit}; allowed are 1 to {queries.MAX_TRANSCRIPT_LIMIT}")
+        if not 0 <= after_seq <= MAX_SEQ:
+            raise InvalidRequest(f"after_seq is {after_seq}; allowed are 0 to {MAX_SEQ}")
+        (position,) = await self._meet(demand, [self.layout.group_of(shard)])
+        page = await self._read(
+            shard, partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit), demand
+        )
+        return page, position
 
-    async def _wait(self, min_positions: Mapping[int, Position], wait_seconds: float | None) -> None:
-        """Wait for the positions of all groups within one deadline."""
-        seconds = DEFAULT_WAIT_SECONDS if wait_seconds is None else wait_seconds
-        started = time.monotonic()
-        for group, min_position in min_positions.items():
-            await self.applied.wait(group, min_position, max(0, seconds - (time.monotonic() - started)))
+    async def _meet(self, demand: Demand, groups: Iterable[int]) -> list[GroupPosition]:
+        """Wait for what a read of these groups demands; the positions to report for a read that begins then."""
+        for group in demand.min_positions:
+            if not 0 <= group < self.layout.shard_group_count:
+                raise InvalidRequest(
+                    f"min_position names group {group}; this cluster has 0 to {self.layout.shard_group_count - 1}"
+                )
+        return await self.freshness.meet(demand, groups)
+
+    async def _read(self, shard: int, function: Callable[[Connection], Result], demand: Demand) -> Result:
+        # An error needs no wait: a session that is not there was not there before either.
+        result, read_at = await self.pool.read(shard, function)
+        await self._until_all_visible((shard,), [(result, read_at)], demand)
+        return result
+
+    async def _until_all_visible(
+        self, shards: Iterable[int], reads: Iterable[tuple[object, Position | None]], demand: Demand
+    ) -> None:
+        """Wait until what was read of each shard may be seen; nearly always at once."""
+        seconds = DEFAULT_WAIT_SECONDS if demand.wait_seconds is None else demand.wait_seconds
+        for shard, (_, read_at) in zip(shards, reads, strict=True):
+            await self.applied.until_visible(self.layout.group_of(shard), read_at, seconds)
+
+    async def _moved(self, group: int, since: GroupPosition) -> bool:
+        """Whether a group's position moved on within `IDLE_SECONDS`."""
+        try:
+            await self.applied.wait(group, since.position._replace(lsn=since.position.lsn + 1), IDLE_SECONDS)
+        except PositionNotReached:
+            return False
+        return True
+
+
+def _nothing(_: Connection) -> None:
+    """Read no more than the shard's own row."""

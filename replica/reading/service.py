@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import Any, TypeVar
 
 import grpc.aio
 
-from agent_core.errors import HeadwaterError, InvalidRequest
+from agent_core.errors import HeadwaterError
 from agent_core.position import Position
 from agent_core.routing import check_session_id
 from agent_core.rpc import read_pb2, read_pb2_grpc, replication_pb2, session_pb2
 from agent_core.rpc_errors import abort
+from replica.reading.freshness import Demand
 from replica.reading.positions import GroupPosition
 from replica.reading.queries import DEFAULT_PAGE_SIZE, DEFAULT_TRANSCRIPT_LIMIT, SessionFilter
 from replica.reading.reading import Reading
-from replica.reading.sql.limits import DEFAULT_ROWS, DEFAULT_SECONDS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Service = TypeVar("Service")
@@ -57,11 +57,21 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
             HeadwaterError: As `Reading.sessions`.
         """
         page = await self._reading.sessions(
-            SessionFilter(request.workspace, request.status, request.model, request.text),
+            SessionFilter(
+                request.workspace,
+                request.status,
+                request.model,
+                request.text,
+                request.updated_after_ms,
+                request.updated_before_ms,
+            ),
             page_size=request.page_size or DEFAULT_PAGE_SIZE,
             page_token=request.page_token,
-            min_positions={minimum.group: _position(minimum.position) for minimum in request.min_positions},
-            wait_seconds=_wait_seconds(request.wait_ms),
+            demand=Demand(
+                {minimum.group: _position(minimum.position) for minimum in request.min_positions},
+                _seconds(request.max_staleness_ms),
+                _seconds(request.wait_ms),
+            ),
         )
         return session_pb2.ListSessionsResponse(
             sessions=[session_pb2.Session(**session._asdict()) for session in page.sessions],
@@ -76,8 +86,7 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
         """One session."""
         answer = await self._reading.session(
             request.session_id,
-            min_position=_position(request.min_position),
-            wait_seconds=_wait_seconds(request.wait_ms),
+            demand=self._demand(request, self._reading.layout.shard_of(check_session_id(request.session_id))),
         )
         return session_pb2.GetSessionResponse(
             session=session_pb2.Session(**answer.session._asdict()), position=_group_position(answer.position)
@@ -92,8 +101,7 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
             request.session_id,
             after_seq=request.after_seq,
             limit=request.limit or DEFAULT_TRANSCRIPT_LIMIT,
-            min_position=_position(request.min_position),
-            wait_seconds=_wait_seconds(request.wait_ms),
+            demand=self._demand(request, self._reading.layout.shard_of(check_session_id(request.session_id))),
         )
         return session_pb2.GetTranscriptResponse(
             entries=[session_pb2.Entry(**entry._asdict()) for entry in answer.entries],
@@ -102,20 +110,65 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
         )
 
     @_errors_as_codes
-    async def Query(self, request: read_pb2.QueryRequest) -> read_pb2.QueryResponse:  # noqa: N802 - gRPC names its methods
-        """The rows of one reading SQL statement over one shard."""
-        result, shard, position = await self._reading.query(
-            request.sql,
-            self._target(request),
-            parameters_json=request.parameters_json,
-            max_rows=request.max_rows or DEFAULT_ROWS,
-            timeout_seconds=request.timeout_ms / 1000 or DEFAULT_SECONDS,
-            min_position=_position(request.min_position),
-            wait_seconds=_wait_seconds(request.wait_ms),
+    async def GetToolCalls(  # noqa: N802 - gRPC names its methods
+        self, request: read_pb2.GetToolCallsRequest
+    ) -> read_pb2.GetToolCallsResponse:
+        """Tool calls of one session in order."""
+        answer = await self._reading.tool_calls(
+            request.session_id,
+            after_seq=request.after_seq,
+            limit=request.limit or DEFAULT_TRANSCRIPT_LIMIT,
+            demand=self._demand(request, self._reading.layout.shard_of(check_session_id(request.session_id))),
         )
-        return read_pb2.QueryResponse(**result._asdict(), shard=shard, position=_group_position(position))
+        return read_pb2.GetToolCallsResponse(
+            tool_calls=[read_pb2.ToolCall(**call._asdict()) for call in answer.tool_calls],
+            more=answer.more,
+            position=_group_position(answer.position),
+        )
 
-    def _target(self, request: read_pb2.QueryRequest) -> int:
+    async def Follow(  # noqa: N802 - gRPC names its methods
+        self, request: session_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[read_pb2.FollowEvent]:
+        """A session's entries, then each further one as this node applies it."""
+        try:
+            async for answer in self._reading.follow(request.session_id, after_seq=request.after_seq):
+                yield read_pb2.FollowEvent(
+                    entries=[session_pb2.Entry(**entry._asdict()) for entry in answer.entries],
+                    position=_group_position(answer.position),
+                )
+        except HeadwaterError as error:
+            await abort(context, error)
+
+    @_errors_as_codes
+    async def Query(self, request: read_pb2.QueryRequest) -> read_pb2.QueryResponse:  # noqa: N802 - gRPC names its methods
+        """The rows of one reading SQL statement over all shards, or over one."""
+        shard = self._target(request)
+        answer = await self._reading.query(
+            request.sql,
+            shard,
+            parameters_json=request.parameters_json,
+            max_rows=request.max_rows or None,
+            timeout_seconds=request.timeout_ms / 1000 or None,
+            demand=self._demand(request, shard),
+        )
+        return read_pb2.QueryResponse(
+            **answer.result._asdict(), shard=answer.shard, positions=map(_group_position, answer.positions)
+        )
+
+    def _demand(
+        self,
+        request: session_pb2.GetSessionRequest
+        | session_pb2.GetTranscriptRequest
+        | read_pb2.GetToolCallsRequest
+        | read_pb2.QueryRequest,
+        shard: int | None,
+    ) -> Demand:
+        groups = {} if shard is None else {self._reading.layout.group_of(shard): _position(request.min_position)}
+        if isinstance(request, read_pb2.QueryRequest):
+            groups |= {minimum.group: _position(minimum.position) for minimum in request.min_positions}
+        return Demand(groups, _seconds(request.max_staleness_ms), _seconds(request.wait_ms))
+
+    def _target(self, request: read_pb2.QueryRequest) -> int | None:
         layout = self._reading.layout
         match request.WhichOneof("target"):
             case "shard":
@@ -124,7 +177,7 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
                 return layout.shard_of(check_session_id(request.session_id))
             case "workspace" if request.workspace:
                 return layout.workspace_shard
-        raise InvalidRequest("target is missing: name a shard, a session_id, or the workspace")
+        return None
 
 
 def _position(message: replication_pb2.Position) -> Position:
@@ -135,8 +188,9 @@ def _group_position(position: GroupPosition) -> session_pb2.GroupPosition:
     return session_pb2.GroupPosition(
         group=position.group,
         position=replication_pb2.Position(epoch=position.position.epoch, lsn=position.position.lsn),
+        age_seconds=position.age_seconds,
     )
 
 
-def _wait_seconds(wait_ms: int) -> float | None:
-    return wait_ms / 1000 if wait_ms else None
+def _seconds(milliseconds: int) -> float | None:
+    return milliseconds / 1000 if milliseconds else None

@@ -18,9 +18,10 @@ import yaml
 
 from agent_core.client import Client
 from ops import dies_with_parent
-from ops.cluster_files import ClusterPlan, free_ports
+from ops.cluster_files import free_ports
 from ops.local_cluster import LocalCluster
 from tests.prometheus_files import ALERTS, FOLDER, RECORDING
+from tests.steady import steady_plan
 
 INTERVAL = "250ms"
 DEADLINE_SECONDS = 20
@@ -112,7 +113,7 @@ def below(limit: float) -> Callable[[list[dict[str, Any]]], bool]:
 async def test_a_stopped_standby_shows_as_lag_raises_the_alert_and_ends_it_when_it_goes_on(tmp_path: Path) -> None:
     firing = 'ALERTS{alertname="HeadwaterLagHigh", alertstate="firing"}'
     async with (
-        LocalCluster(tmp_path / "cluster", ClusterPlan(base_port=0)) as cluster,
+        LocalCluster(tmp_path / "cluster", steady_plan()) as cluster,
         Client(cluster.address("node-1").grpc_address) as client,
         asyncio.TaskGroup() as writing,
     ):

@@ -14,6 +14,7 @@ from agent_core.errors import HeadwaterError, SessionNotFound
 from agent_core.rpc import session_pb2
 from agent_core.rpc.session_pb2_grpc import SessionsServicer, add_SessionsServicer_to_server
 from agent_core.rpc_errors import abort
+from agent_core.transport import server_options, stop_server
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Refusal = Callable[[session_pb2.AppendRequest], HeadwaterError | None]
@@ -196,7 +197,7 @@ async def serving(
     primary: FakePrimary, address: str = "127.0.0.1:0", *more: Callable[[grpc.aio.Server], None]
 ) -> AsyncIterator[str]:
     """Serve it on loopback, and what else is added to the server; yields its address."""
-    server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)))
+    server = grpc.aio.server(options=server_options())
     add_SessionsServicer_to_server(primary, server)
     for add in more:
         add(server)
@@ -205,4 +206,4 @@ async def serving(
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        await server.stop(None)
+        await stop_server(server)

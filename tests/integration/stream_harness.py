@@ -24,7 +24,7 @@ from agent_core.rpc.replication_pb2_grpc import (
     ReplicationStub,
     add_ReplicationServicer_to_server,
 )
-from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel, server_options, stop_server
 from primary.greeting import Identity
 from primary.streaming import StandbyStreams, StreamSettings
 from replica.following import Follower
@@ -41,13 +41,6 @@ CLUSTER = "cluster-of-tests"
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=1)
 VOTERS = frozenset({"primary", "standby", "third"})
 SETTINGS = FollowerSettings(silence_seconds=2.0, longest_delay_seconds=0.05)
-
-
-async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 class StreamOnly(ReplicationServicer):
@@ -203,6 +196,9 @@ class Shards:
         self.resyncs.append(list(shards))
         self.unfit = {}
 
+    def on_resync_ordered(self, listener: Callable[[], None]) -> None:
+        """None is ordered."""
+
     async def begin_anew(self, base: Position) -> None:
         self.bases.append(base)
         self._log.reset(base)
@@ -232,7 +228,7 @@ class StandbySide:
             replication_log=self.log,
             voter=self.voter,
             shards=self.shards,
-            connect=lambda: self.primary,
+            connect=lambda _misled: self.primary,
             settings=SETTINGS,
             chance=random.Random(1),
         )
@@ -264,13 +260,13 @@ class Wire:
 
     async def serve(self, servicer: ReplicationServicer) -> ReplicationAsyncStub:
         """Serve on a free port of loopback; a stub for it."""
-        server = grpc.aio.server(options=CHANNEL_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         add_ReplicationServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS)
-        self._stack.push_async_callback(server.stop, None)
-        self._stack.push_async_callback(channel.close)
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=NODE_CHANNEL_OPTIONS)
+        self._stack.push_async_callback(stop_server, server)
+        self._stack.push_async_callback(close_channel, channel)
         return ReplicationStub(channel)
 
     async def primary(self, directory: Path, **options: Any) -> tuple[PrimarySide, ReplicationAsyncStub]:

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from click.testing import CliRunner, Result
 
-from agent_core.errors import InvalidRequest, QueryRefused
+from agent_core.errors import InvalidRequest, QueryRefused, ShardDamaged
 from agent_core.rpc import administration_pb2, read_pb2, session_pb2
 from agent_core.rpc.administration_pb2_grpc import (
     AdministrationServicer,
@@ -47,6 +47,16 @@ class FakeReading(ReadingServicer):
     ) -> session_pb2.GetTranscriptResponse:
         return await self._primary.GetTranscript(request, context)
 
+    async def GetToolCalls(  # noqa: N802 - gRPC's name
+        self, request: read_pb2.GetToolCallsRequest, context: Context
+    ) -> read_pb2.GetToolCallsResponse:
+        return read_pb2.GetToolCallsResponse()
+
+    async def Follow(  # noqa: N802 - gRPC's name
+        self, request: session_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[read_pb2.FollowEvent]:
+        yield read_pb2.FollowEvent()
+
     async def Query(  # noqa: N802 - gRPC's name
         self, request: read_pb2.QueryRequest, context: Context
     ) -> read_pb2.QueryResponse:
@@ -63,8 +73,16 @@ class FakeAdministration(AdministrationServicer):
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
+        self.role = "primary"
         self.pages = b"x" * 16
         self.not_ready: list[str] = []
+        self.promised_epoch = 4
+        self.map_version = 1
+        self.raft_leader = "node-a"
+        self.draining: list[str] = []
+        self.resynced: list[list[int]] = []
+        self.resync_hangs = False
+        self.damaged = self.digest_hangs = False
 
     async def Status(  # noqa: N802 - gRPC's name
         self, request: administration_pb2.StatusRequest, context: Context
@@ -72,14 +90,35 @@ class FakeAdministration(AdministrationServicer):
         return administration_pb2.StatusResponse(
             node_id=self.node_id,
             shard_count=1,
+            shard_group_count=1,
             acknowledgement="quorum",
-            groups=[administration_pb2.GroupStatus(role="primary", epoch=4, state="leading")],
+            groups=[administration_pb2.GroupStatus(role=self.role, epoch=4, state="leading")],
             not_ready=self.not_ready,
+            elections=[
+                administration_pb2.GroupElection(primary="node-a", epoch=4, promised_epoch=self.promised_epoch)
+            ],
+            raft_leader=self.raft_leader,
+            map_version=self.map_version,
+            draining=self.draining,
         )
+
+    async def ResyncShards(  # noqa: N802 - gRPC's name
+        self, request: administration_pb2.ResyncShardsRequest, context: Context
+    ) -> administration_pb2.ResyncShardsResponse:
+        self.resynced.append(list(request.shards))
+        while self.resync_hangs:
+            await asyncio.sleep(0.01)
+        self.pages = b"x" * 16
+        resynced = [administration_pb2.ResyncedShard(shard=shard, pages=1) for shard in request.shards]
+        return administration_pb2.ResyncShardsResponse(shards=resynced)
 
     async def ShardDigest(  # noqa: N802 - gRPC's name
         self, request: administration_pb2.ShardDigestRequest, context: Context
     ) -> administration_pb2.ShardDigestResponse:
+        while self.digest_hangs:
+            await asyncio.sleep(0.01)
+        if self.damaged:
+            await abort(context, ShardDamaged("shard.db cannot be read: database disk image is malformed"))
         return administration_pb2.ShardDigestResponse(
             shard=request.shard, page_count=len(self.pages) // 16, digest=self.pages, page_hashes=self.pages
         )
@@ -182,7 +221,7 @@ async def test_a_query_is_printed_as_a_table_as_json_and_as_csv(node: Node) -> N
     where = ("--node", node.address)
     table = await headwater("query", "SELECT 1", *where)
     assert "mess\\u001bage" in table.stdout
-    assert "2 rows, shard 0" in table.stderr
+    assert "2 rows, all shards" in table.stderr
     as_json = await headwater("query", "SELECT 1", "--json", *where)
     assert json.loads(as_json.stdout)["rows"] == [["mess\x1bage", 2], [None, 0]]
     as_csv = await headwater("query", "SELECT 1", "--csv", *where)
@@ -204,7 +243,11 @@ async def test_an_error_is_one_line_that_says_what_to_do(node: Node) -> None:
     assert missing.exit_code == 1
     assert missing.stderr == "headwater: no session 'nobody'; `headwater sessions` lists those that exist\n"
     refused = await headwater("query", "DROP TABLE entries", "--node", node.address)
-    assert (refused.exit_code, refused.stderr) == (1, "headwater: only reading is allowed\n")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "headwater: only reading is allowed; "
+        "`SELECT name, sql FROM sqlite_schema` lists tables, views and their columns\n",
+    )
 
 
 async def test_a_node_that_is_not_there_is_exit_code_3() -> None:
@@ -218,13 +261,44 @@ async def test_the_status_shows_who_is_not_reached_and_who_is_not_ready(node: No
     table = await headwater("status", *where)
     assert table.exit_code == 1
     assert "not reached" in table.stdout
-    assert "leading (ack=quorum)" in table.stdout
+    assert "acknowledgement quorum" in table.stdout
+    assert "leading" in table.stdout
     ready = await headwater("status", "--nodes", node.address, "--json")
     assert (ready.exit_code, json.loads(ready.stdout)[node.address]["node_id"]) == (0, "node-a")
     node.administration.not_ready = ["shard 3 [/is] damaged"]
     unready = await headwater("status", "--nodes", node.address)
     assert unready.exit_code == 1
     assert "shard 3 [/is] damaged" in unready.stdout
+
+
+async def test_the_status_shows_who_leads_each_group_and_which_epochs_the_nodes_sealed(
+    node: Node, other: Node
+) -> None:
+    other.administration.role = "standby"
+    other.administration.promised_epoch = 5
+    where = ("--nodes", f"{node.address},{other.address}")
+    told = (await headwater("status", *where)).stdout.splitlines()
+    assert told[1] == "Raft leader node-a"
+    assert told[4].split(maxsplit=4) == ["0", "4", "node-a", "node-b", "5 by node-b; 4 by node-a"]
+
+
+async def test_a_raft_leader_that_is_named_but_not_reached_is_told_as_such(node: Node) -> None:
+    node.administration.raft_leader = "node-b"
+    told = (await headwater("status", "--nodes", node.address)).stdout.splitlines()
+    assert told[1] == "Raft leader node-b (not reached)"
+
+
+async def test_a_primary_that_the_map_still_names_after_it_stepped_down_is_told_as_such(node: Node) -> None:
+    node.administration.role = "standby"
+    told = (await headwater("status", "--nodes", node.address)).stdout.splitlines()
+    assert told[4].split(maxsplit=2)[2] == "node-a (stepped down)            4 by node-a"
+
+
+async def test_of_several_maps_the_status_shows_the_newest(node: Node, other: Node) -> None:
+    other.administration.map_version = 2
+    other.administration.draining = ["node-b"]
+    told = await headwater("status", "--nodes", f"{node.address},{other.address}")
+    assert told.stdout.splitlines()[1] == "Raft leader node-a, draining: node-b"
 
 
 async def test_shards_are_compared_page_by_page(node: Node, other: Node) -> None:
@@ -241,6 +315,55 @@ async def test_shards_are_compared_page_by_page(node: Node, other: Node) -> None
     ]
     as_json = await headwater("verify", *where, "--json")
     assert json.loads(as_json.stdout)["identical"] is False
+
+
+async def test_verify_repairs_what_differs_from_the_primary_and_compares_again(node: Node, other: Node) -> None:
+    other.administration.role = "standby"
+    other.administration.pages = b"y" * 16
+    where = ("--nodes", f"{node.address},{other.address}")
+    repaired = await headwater("verify", *where, "--repair")
+    assert repaired.exit_code == 0
+    assert repaired.stdout.splitlines()[2:] == [
+        f"resynced on {other.address}: shards 0, 1",
+        "shards identical: yes",
+    ]
+    assert (node.administration.resynced, other.administration.resynced) == ([], [[0, 1]])
+
+
+async def test_a_shard_that_a_node_cannot_read_differs_and_says_why(node: Node, other: Node) -> None:
+    other.administration.damaged = True
+    found = await headwater("verify", "--nodes", f"{node.address},{other.address}")
+    assert found.exit_code == 1
+    assert found.stdout.splitlines()[0] == (
+        f"shard 0: it could not be read everywhere: {other.address}: shard.db cannot be read: "
+        "database disk image is malformed"
+    )
+
+
+async def test_a_node_that_does_not_hash_in_time_is_named(node: Node, other: Node) -> None:
+    other.administration.digest_hangs = True
+    found = await headwater("verify", "--nodes", f"{node.address},{other.address}", "--timeout", "0.2")
+    other.administration.digest_hangs = False
+    assert found.exit_code == 1
+    assert f"{other.address}: its pages were not hashed within 0.2 s; allow more with --timeout" in found.stdout
+
+
+async def test_a_resync_is_ordered_and_told(node: Node) -> None:
+    done = await headwater("resync", "--node", node.address, "--shard", "1")
+    assert (done.exit_code, done.stdout) == (0, "shard 1: 1 pages differed; it contains 0:0\n")
+    as_json = await headwater("resync", "--node", node.address, "--shard", "1", "--json")
+    assert json.loads(as_json.stdout) == {"shards": [{"shard": 1, "position": "0:0", "pages": 1}]}
+    nothing = await headwater("resync", "--node", node.address)
+    assert nothing.exit_code == 2
+    assert "--shard N or --group N" in nothing.stderr
+
+
+async def test_a_resync_that_takes_longer_than_one_waits_goes_on_and_says_so(node: Node) -> None:
+    node.administration.resync_hangs = True
+    given_up = await headwater("resync", "--node", node.address, "--shard", "1", "--timeout", "0.2")
+    node.administration.resync_hangs = False
+    assert given_up.exit_code == 1
+    assert "did not end within 0.2 s; the node goes on with it" in given_up.stderr
 
 
 @pytest.fixture

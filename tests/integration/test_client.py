@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,15 +21,9 @@ from agent_core.errors import (
 from agent_core.position import Position
 from agent_core.rpc import session_pb2
 from tests.integration.fake_primary import FakePrimary, serving
+from tests.waiting import until
 
 DEADLINE_SECONDS = 10.0
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def closed_port() -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import psutil
 import pytest
 
+from agent_core.cluster import HostPort
 from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan, lay_out
 from ops.config import load
 from ops.config_problems import InvalidConfiguration
@@ -50,6 +53,18 @@ async def test_a_cluster_starts_in_own_process_groups_and_stops_together(tmp_pat
     assert await subject.stop() == {"node-1": 0, "node-2": 0, "node-3": 0}
     assert [subject.pid(node) for node in subject.configurations] == [None] * 3
     assert b'"starting"' in subject.log_paths["node-2"].read_bytes()
+
+
+async def test_another_process_at_an_address_is_not_taken_for_the_node(tmp_path: Path) -> None:
+    subject = cluster(tmp_path)
+    with (
+        socket.create_server(HostPort.parse(subject.address("node-2").http_address)),
+        pytest.raises(LocalClusterError, match=r"node-2 cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
+    ):
+        await subject.start()
+    assert subject.pid("node-1") is None
+    async with subject:
+        pass
 
 
 async def test_a_killed_node_comes_back_and_nobody_calls_that_unexpected(tmp_path: Path) -> None:
@@ -183,9 +198,16 @@ UP = (
 )
 
 
-def start_up(directory: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def start_up(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     script = UP.format(command=STAND_IN, directory=str(directory))
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # it ended, or a check failed
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
@@ -194,7 +216,7 @@ def test_up_prints_addresses_and_stops_all_when_asked(tmp_path: Path, asked: sig
     with start_up(tmp_path) as process:
         assert process.stdout is not None
         nodes = orjson.loads(process.stdout.readline())["nodes"]
-        assert [node["role"] for node in nodes] == ["primary", "standby", "standby"]
+        assert [node["role"] for node in nodes] == ["voter", "voter", "voter"]
         assert nodes[1]["metrics"] == f"{nodes[1]['http']}/metrics"
         process.send_signal(asked)
         _, errors = process.communicate(timeout=20)

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from agent_core.client import Client
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.prometheus_files import ALERTS, FOLDER, RECORDING, rules
 from tests.promql import ADDED_BY_PROMETHEUS, Series, offered, unanswerable
+from tests.steady import steady_plan
 
 DASHBOARD = FOLDER.parent / "grafana" / "headwater.json"
 CASES = Path(__file__).parent / "prometheus" / "alerts.test.yml"
@@ -50,7 +50,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Series:
 
 
 async def scraped(directory: Path) -> Series:
-    async with LocalCluster(directory, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(directory, steady_plan()) as cluster:
         async with Client(cluster.address("node-1").grpc_address) as client:
             session = await client.create_session()
             await client.append(session.session_id, "message", {"text": "hello"})

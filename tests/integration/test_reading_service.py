@@ -66,6 +66,12 @@ async def stub(
     await reading.close()
 
 
+def reveal_all(applied: AppliedPositions, shards: WrittenShards) -> None:
+    """Everything that was written is committed."""
+    for group, lsn in enumerate(shards.lsns):
+        applied.reveal(group, Position(1, lsn))
+
+
 async def failure(call: Awaitable[Any]) -> HeadwaterError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -92,9 +98,10 @@ async def test_pages_of_sessions_go_through_all_shards_once(
 
 
 async def test_a_session_is_answered_with_everything_about_it(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
     shards.append("session-7", "{}", at=50)
+    reveal_all(applied, shards)
     answer = await stub.GetSession(session_pb2.GetSessionRequest(session_id="session-7"))
     assert answer.session == session_pb2.Session(
         session_id="session-7",
@@ -118,11 +125,12 @@ async def test_the_position_is_the_groups_and_was_taken_before_the_read(
 
 
 async def test_a_transcript_comes_in_pieces_that_fit_together(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
     shards.append("session-1", '{"n":1}', '{"n":2}')
     shards.fold(LAYOUT.shard_of("session-1"))
     shards.append("session-1", '{"n":3}', at=9)
+    reveal_all(applied, shards)
     first = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id="session-1", limit=2))
     assert ([entry.seq for entry in first.entries], first.more) == ([1, 2], True)
     rest = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id="session-1", after_seq=2))
@@ -133,9 +141,10 @@ async def test_a_transcript_comes_in_pieces_that_fit_together(
 
 
 async def test_a_full_answer_fits_into_a_message_of_default_size(
-    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
 ) -> None:
     shards.append("session-1", *['"' + "x" * 300 + '"'] * 12_000)
+    reveal_all(applied, shards)
     request = session_pb2.GetTranscriptRequest(session_id="session-1", limit=10_000)
     answer = await stub.GetTranscript(request)
     assert answer.more
@@ -188,8 +197,6 @@ async def test_errors_arrive_as_what_they_are(stub: read_pb2_grpc.ReadingAsyncSt
             session_pb2.ListSessionsRequest(min_positions=[session_pb2.GroupPosition(group=2)]),
             "group 2; this cluster has 0 to 1",
         ),
-        (read_pb2.QueryRequest(sql="SELECT 1"), "target is missing"),
-        (read_pb2.QueryRequest(sql="SELECT 1", workspace=False), "target is missing"),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=5), "shard is 5; this cluster has 0 to 3, and 4"),
         (read_pb2.QueryRequest(sql=" ", shard=0), "sql is empty"),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=0, max_rows=100_001), "max_rows"),
@@ -219,7 +226,7 @@ async def test_sql_runs_over_the_shard_that_is_asked_for(
         assert json.loads(answer.rows_json) == [[shard, "x"]]
         assert (answer.shard, answer.row_count, answer.truncated) == (shard, 1, False)
         assert list(answer.columns) == ["shard", "?"]
-        assert answer.position.group == LAYOUT.group_of(shard)
+        assert [at.group for at in answer.positions] == [LAYOUT.group_of(shard)]
 
 
 async def test_a_node_without_shards_lists_nothing_and_says_why_it_cannot_read_one(tmp_path: Path) -> None:
@@ -230,3 +237,47 @@ async def test_a_node_without_shards_lists_nothing_and_says_why_it_cannot_read_o
     with pytest.raises(Unavailable, match="has not arrived"):
         await reading.query("SELECT 1", 0)
     await reading.close()
+
+
+def read_of(stub: read_pb2_grpc.ReadingAsyncStub, kind: str, session_id: str, wait_ms: int) -> Awaitable[Any]:
+    """One of the reads that show something of a session."""
+    match kind:
+        case "sessions":
+            call: Any = stub.ListSessions(session_pb2.ListSessionsRequest(wait_ms=wait_ms))
+        case "session":
+            call = stub.GetSession(session_pb2.GetSessionRequest(session_id=session_id, wait_ms=wait_ms))
+        case "transcript":
+            call = stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id=session_id, wait_ms=wait_ms))
+        case _:
+            sql = "SELECT count(*) FROM entries"
+            call = stub.Query(read_pb2.QueryRequest(sql=sql, session_id=session_id, wait_ms=wait_ms))
+    return call  # type: ignore[no-any-return] # the kinds of answers differ
+
+
+@pytest.mark.parametrize("kind", ["sessions", "session", "transcript", "query"])
+async def test_no_entry_is_shown_before_it_is_acknowledged(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions, kind: str
+) -> None:
+    shards.append(SESSIONS[0], '{"text":"not acknowledged"}')
+    shard = LAYOUT.shard_of(SESSIONS[0])
+    error = await failure(read_of(stub, kind, SESSIONS[0], 50))
+    assert isinstance(error, Unavailable)
+    assert "not acknowledged yet" in str(error)
+    reading = asyncio.ensure_future(read_of(stub, kind, SESSIONS[0], 20_000))
+    async with asyncio.timeout(20):
+        while not applied.waiting:
+            await asyncio.sleep(0.005)
+    assert not reading.done()
+    applied.reveal(LAYOUT.group_of(shard), shards.position(shard))
+    await reading
+
+
+async def test_a_shard_that_a_resync_brought_ahead_of_its_group_is_shown_once_that_is_committed(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
+) -> None:
+    shards.append(SESSIONS[0], '{"text":"more than the group has applied"}')
+    shard = LAYOUT.shard_of(SESSIONS[0])
+    applied.reveal(LAYOUT.group_of(shard), shards.position(shard))
+    answer = await stub.GetTranscript(session_pb2.GetTranscriptRequest(session_id=SESSIONS[0], wait_ms=1))
+    assert len(answer.entries) == 1
+    assert answer.position.position.lsn == shards.position(shard).lsn - 1

@@ -27,6 +27,7 @@ from agent_core.errors import (
 )
 from agent_core.routing import ShardLayout
 from replica.reading.sql import workers as workers_module
+from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.workers import SqlWorkers
 from tests.reading_shards import WrittenShards
 
@@ -72,7 +73,7 @@ def files_of(shard: Path) -> dict[str, str]:
 
 async def rows(workers: SqlWorkers, shard: Path, sql: str, parameters: Any = None, **limits: Any) -> list[Any]:
     parameters_json = b"" if parameters is None else json.dumps(parameters).encode()
-    result = await workers.query(shard, sql, parameters_json, **limits)
+    result = await workers.query([shard], sql, parameters_json, **limits)
     found = json.loads(result.rows_json)
     assert len(found) == result.row_count
     return list(found)
@@ -87,7 +88,7 @@ async def test_a_worker_loads_one_sqlite_library_only() -> None:
 
 
 async def test_a_query_reads_the_views_of_a_shard(workers: SqlWorkers, shard: Path) -> None:
-    result = await workers.query(shard, "SELECT session_id, title, entry_count FROM session_overview")
+    result = await workers.query([shard], "SELECT session_id, title, entry_count FROM session_overview")
     assert result == (["session_id", "title", "entry_count"], b'[["a","A title",2001]]', 1, False)
     assert await rows(workers, shard, "SELECT count(*) FROM transcript WHERE session_id = 'a'") == [[2001]]
 
@@ -113,7 +114,7 @@ async def test_a_query_reads_the_views_of_a_shard(workers: SqlWorkers, shard: Pa
         ),
         ("SELECT seq, row_number() OVER (ORDER BY seq DESC) FROM transcript WHERE seq < 3", None, [[2, 1], [1, 2]]),
         ("SELECT name FROM pragma_table_info('entry_tail')", None, [["id"], ["first_entry"]]),
-        ("PRAGMA index_list(sessions)", None, [[0, "sqlite_autoindex_sessions_1", 1, "u", 0]]),
+        ("PRAGMA index_list(entry_index)", None, [[0, "sqlite_autoindex_entry_index_1", 1, "pk", 0]]),
         ("PRAGMA page_size", None, [[4096]]),
         ("SELECT 1 WHERE 0", None, []),
         ("SELECT 1;  -- a comment", None, [[1]]),
@@ -127,12 +128,14 @@ async def test_plain_reads_are_answered(
 
 async def test_a_result_is_cut_at_its_rows_and_says_so(workers: SqlWorkers, shard: Path) -> None:
     sql = "SELECT seq FROM transcript WHERE seq <= 3"
-    assert (await workers.query(shard, sql, max_rows=2))[1:] == (b"[[1],[2]]", 2, True)
-    assert (await workers.query(shard, sql, max_rows=3))[1:] == (b"[[1],[2],[3]]", 3, False)
+    assert (await workers.query([shard], sql, max_rows=2))[1:] == (b"[[1],[2]]", 2, True)
+    assert (await workers.query([shard], sql, max_rows=3))[1:] == (b"[[1],[2],[3]]", 3, False)
 
 
 async def test_a_result_is_cut_at_its_bytes_and_says_so(workers: SqlWorkers, shard: Path) -> None:
-    result = await workers.query(shard, "SELECT a.payload FROM entries a, entries b LIMIT 100000", max_rows=100_000)
+    result = await workers.query(
+        [shard], "SELECT a.payload FROM entries a, entries b LIMIT 100000", max_rows=100_000
+    )
     assert result.truncated
     assert 8_300_000 < len(result.rows_json) <= 8 << 20
     assert len(json.loads(result.rows_json)) == result.row_count
@@ -230,15 +233,15 @@ async def test_whatever_is_not_a_plain_read_is_refused_and_changes_nothing(
 ) -> None:
     before = files_of(shard)
     with pytest.raises(QueryRefused):
-        await workers.query(shard, sql)
+        await workers.query([shard], sql)
     assert files_of(shard) == before
 
 
 async def test_a_refusal_says_what_was_refused(workers: SqlWorkers, shard: Path) -> None:
     with pytest.raises(QueryRefused, match="not authorized; this is read-only SQL: refused DELETE entries"):
-        await workers.query(shard, "DELETE FROM entries")
+        await workers.query([shard], "DELETE FROM entries")
     with pytest.raises(QueryRefused, match='near "SELEC": syntax error'):
-        await workers.query(shard, "SELEC 1")
+        await workers.query([shard], "SELEC 1")
 
 
 NESTED = "WITH t0 AS (SELECT 1 AS x), " + ", ".join(
@@ -274,7 +277,7 @@ async def test_whatever_needs_too_much_is_stopped_in_time_and_changes_nothing(
     before = files_of(shard)
     started = time.monotonic()
     with pytest.raises((QueryLimit, QueryRefused)):
-        await workers.query(shard, TOO_MUCH[attack], seconds=SHORT)
+        await workers.query([shard], TOO_MUCH[attack], seconds=SHORT)
     assert time.monotonic() - started < SHORT + workers_module.GRACE_SECONDS + 3
     assert files_of(shard) == before
     assert await rows(workers, shard, "SELECT 1") == [[1]]
@@ -294,12 +297,12 @@ async def test_the_limit_that_was_passed_is_named(
     workers: SqlWorkers, shard: Path, attack: str, message: str
 ) -> None:
     with pytest.raises(QueryLimit, match=message):
-        await workers.query(shard, TOO_MUCH[attack], seconds=SHORT)
+        await workers.query([shard], TOO_MUCH[attack], seconds=SHORT)
 
 
 async def test_memory_is_bounded_and_its_limit_named(workers: SqlWorkers, shard: Path) -> None:
     with pytest.raises(QueryLimit, match="more memory than its limit of 256 MiB"):
-        await workers.query(shard, TOO_MUCH["sorting a product"], seconds=20)
+        await workers.query([shard], TOO_MUCH["sorting a product"], seconds=20)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +331,7 @@ async def test_hostile_parameters_are_refused(
     workers: SqlWorkers, shard: Path, parameters: bytes, error: type[HeadwaterError]
 ) -> None:
     with pytest.raises(error):
-        await workers.query(shard, "SELECT ?", parameters)
+        await workers.query([shard], "SELECT ?", parameters)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +345,36 @@ async def test_hostile_parameters_are_refused(
 )
 async def test_limits_have_limits(workers: SqlWorkers, shard: Path, limits: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        await workers.query(shard, "SELECT 1", **limits)
+        await workers.query([shard], "SELECT 1", **limits)
+
+
+COUNTING = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n)"
+
+
+@pytest.mark.parametrize(
+    ("sql", "asked", "message"),
+    [
+        ("SELECT 1", {"max_rows": 6}, r"max_rows is 6; allowed are 1 to 5"),
+        ("SELECT 1", {"seconds": 3}, r"time limit is 3 s; allowed are more than 0 and at most 2 s"),
+        (f"{COUNTING} SELECT count(*) FROM n", {}, r"longer than its limit of 2 s"),
+        (f"{COUNTING} SELECT i FROM n ORDER BY randomblob(100000)", {}, r"more memory than its limit of 16 MiB"),
+        ("SELECT hex(zeroblob(600))", {}, r"larger than 1024 bytes"),
+    ],
+)
+async def test_a_node_may_set_other_limits(shard: Path, sql: str, asked: dict[str, Any], message: str) -> None:
+    workers = SqlWorkers(1, SqlLimits(seconds=2, rows=5, result_bytes=1024, memory_bytes=16 << 20))
+    with pytest.raises((InvalidRequest, QueryLimit), match=message):
+        await workers.query([shard], sql, **({"max_rows": 5} | asked))
+    await workers.close()
+
+
+async def test_a_result_is_cut_at_the_limits_that_a_node_set(shard: Path) -> None:
+    workers = SqlWorkers(1, SqlLimits(rows=5, result_bytes=1024))
+    by_rows = await workers.query([shard], f"{COUNTING} SELECT i FROM n")
+    assert by_rows[1:] == (b"[[1],[2],[3],[4],[5]]", 5, True)
+    by_bytes = await workers.query([shard], f"{COUNTING} SELECT hex(zeroblob(200)) FROM n")
+    assert (by_bytes.row_count, by_bytes.truncated) == (2, True)
+    await workers.close()
 
 
 async def test_a_query_does_not_keep_the_log_from_being_emptied(
@@ -350,9 +382,9 @@ async def test_a_query_does_not_keep_the_log_from_being_emptied(
 ) -> None:
     await rows(workers, shard, "SELECT * FROM sessions")
     with pytest.raises(QueryLimit):
-        await workers.query(shard, ENDLESS, seconds=SHORT)
+        await workers.query([shard], ENDLESS, seconds=SHORT)
     with pytest.raises(QueryLimit):
-        await workers.query(shard, DEAF, seconds=SHORT)
+        await workers.query([shard], DEAF, seconds=SHORT)
     blocked, *_ = shards.connections[0].execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert not blocked
     shards.append("a", "{}")
@@ -362,9 +394,9 @@ async def test_a_damaged_or_absent_shard_is_called_so(workers: SqlWorkers, tmp_p
     damaged = tmp_path / "damaged.db"
     await asyncio.to_thread(damaged.write_bytes, b"no database" * 1000)
     with pytest.raises(ShardDamaged):
-        await workers.query(damaged, "SELECT * FROM sessions")
+        await workers.query([damaged], "SELECT * FROM sessions")
     with pytest.raises(Unavailable):
-        await workers.query(tmp_path / "absent?.db", "SELECT 1")
+        await workers.query([tmp_path / "absent?.db"], "SELECT 1")
     assert not (tmp_path / "absent?.db").exists()
 
 
@@ -377,7 +409,7 @@ async def running(workers: SqlWorkers, count: int) -> None:
 async def test_a_cancelled_query_frees_its_worker_at_once(shard: Path) -> None:
     workers = SqlWorkers(count=1)
     for number in range(1, 3):
-        query = asyncio.create_task(workers.query(shard, DEAF, seconds=30))
+        query = asyncio.create_task(workers.query([shard], DEAF, seconds=30))
         await running(workers, 2 * number - 1)
         query.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -389,7 +421,7 @@ async def test_a_cancelled_query_frees_its_worker_at_once(shard: Path) -> None:
 
 async def test_a_worker_that_dies_is_replaced(shard: Path) -> None:
     workers = SqlWorkers(count=1)
-    query = asyncio.create_task(workers.query(shard, DEAF, seconds=30))
+    query = asyncio.create_task(workers.query([shard], DEAF, seconds=30))
     await running(workers, 1)
     (worker,) = workers._all
     os.kill(worker._process.pid, signal.SIGKILL)
@@ -412,11 +444,11 @@ async def test_a_worker_that_died_while_idle_is_not_used(shard: Path) -> None:
 
 async def test_a_query_waits_for_a_worker_no_longer_than_it_may_run(shard: Path) -> None:
     workers = SqlWorkers(count=2)
-    hogs = [asyncio.create_task(workers.query(shard, ENDLESS, seconds=30)) for _ in range(2)]
+    hogs = [asyncio.create_task(workers.query([shard], ENDLESS, seconds=30)) for _ in range(2)]
     await running(workers, 2)
     started = time.monotonic()
     with pytest.raises(Overloaded, match=r"busy for 0\.2 s"):
-        await workers.query(shard, "SELECT 1", seconds=0.2)
+        await workers.query([shard], "SELECT 1", seconds=0.2)
     assert time.monotonic() - started < 2
     for hog in hogs:
         hog.cancel()
@@ -426,7 +458,7 @@ async def test_a_query_waits_for_a_worker_no_longer_than_it_may_run(shard: Path)
 
 async def test_attackers_delay_others_by_no_more_than_their_own_limit(shard: Path) -> None:
     workers = SqlWorkers(count=2)
-    attacks = [asyncio.create_task(workers.query(shard, ENDLESS, seconds=SHORT)) for _ in range(4)]
+    attacks = [asyncio.create_task(workers.query([shard], ENDLESS, seconds=SHORT)) for _ in range(4)]
     await running(workers, 2)
     started = time.monotonic()
     assert await rows(workers, shard, "SELECT 1", seconds=10) == [[1]]
@@ -439,17 +471,17 @@ async def test_queries_past_the_bound_are_turned_away(shard: Path, monkeypatch: 
     monkeypatch.setattr(workers_module, "MAX_WAITING_QUERIES", 0)
     workers = SqlWorkers()
     with pytest.raises(Overloaded, match="0 queries wait"):
-        await workers.query(shard, "SELECT 1")
+        await workers.query([shard], "SELECT 1")
     await workers.close()
 
 
 async def test_closing_ends_what_runs_and_starts_nothing_new(shard: Path) -> None:
     workers = SqlWorkers()
-    query = asyncio.create_task(workers.query(shard, DEAF, seconds=30))
+    query = asyncio.create_task(workers.query([shard], DEAF, seconds=30))
     await running(workers, 1)
     await workers.close()
     with pytest.raises(Unavailable, match="stopping"):
         await query
     with pytest.raises(Unavailable, match="stopping"):
-        await workers.query(shard, "SELECT 1")
+        await workers.query([shard], "SELECT 1")
     assert workers.running == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import grpc.aio
 import pytest
 
 from agent_core.database.build import PAGE_SIZE
-from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, Unavailable, WrongCluster
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.replication_pb2_grpc import (
@@ -21,10 +19,9 @@ from agent_core.rpc.replication_pb2_grpc import (
     add_ReplicationServicer_to_server,
 )
 from agent_core.rpc_errors import abort
-from agent_core.stream import CHANNEL_OPTIONS
+from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel, server_options, stop_server
 from primary.resync_source import ResyncSource
-from replica.apply import ShardApplier
-from replica.resync import ShardResync
+from tests.unit.resync.harness import Thread, open_thread, resync_of, source_of
 from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -39,18 +36,21 @@ class OnlyResync(ReplicationServicer):
         self.hangs = asyncio.Event()
         self.ended = asyncio.Event()
 
-    async def Resync(  # noqa: N802 - gRPC's name
+    async def Resync(  # type: ignore[override] # noqa: N802 - gRPC's name; the asynchronous form of it
         self, request_iterator: AsyncIterator[pb.ResyncRequest], context: Context
-    ) -> AsyncIterator[pb.ResyncResponse]:
+    ) -> None:
         count = 0
+
+        async def write(response: pb.ResyncResponse) -> None:
+            nonlocal count
+            if count == self.hang_after:
+                self.hangs.set()
+                await asyncio.Event().wait()
+            await context.write(response)
+            count += 1
+
         try:
-            async with aclosing(self.source.serve(request_iterator)) as responses:
-                async for response in responses:
-                    if count == self.hang_after:
-                        self.hangs.set()
-                        await asyncio.Event().wait()
-                    yield response
-                    count += 1
+            await self.source.answer(request_iterator, write)
         except HeadwaterError as error:
             await abort(context, error)
         finally:
@@ -72,46 +72,36 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
 
 
 @pytest.fixture
-async def thread(tmp_path: Path) -> AsyncIterator[DatabaseThread[ShardApplier]]:
-    thread = await DatabaseThread.start(
-        lambda: ShardApplier.open(tmp_path / "standby.db", cluster_id=CLUSTER, shard=SHARD), name="applying"
-    )
+async def thread(tmp_path: Path) -> AsyncIterator[Thread]:
+    thread = await open_thread(tmp_path / "standby.db")
     yield thread
     await thread.close()
 
 
 @pytest.fixture
 async def servicer(history: History) -> OnlyResync:
-    async def committed(_: int) -> None:
-        pass
-
-    return OnlyResync(
-        ResyncSource(cluster_id=CLUSTER, group=0, shard_paths={SHARD: history.path}, wait_committed=committed)
-    )
+    return OnlyResync(source_of(history))
 
 
 @pytest.fixture
 async def server(servicer: OnlyResync) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
-    server = grpc.aio.server(options=CHANNEL_OPTIONS[:2])
+    server = grpc.aio.server(options=server_options())
     add_ReplicationServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield server, port
-    await server.stop(None)
+    await stop_server(server)
 
 
 @pytest.fixture
 async def channel(server: tuple[grpc.aio.Server, int]) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server[1]}", options=CHANNEL_OPTIONS) as channel:
-        yield channel
-
-
-def resync_of(thread: DatabaseThread[ShardApplier], cluster_id: str = CLUSTER) -> ShardResync:
-    return ShardResync(thread.owned, thread, cluster_id=cluster_id, node_id="standby-1", group=0)
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{server[1]}", options=NODE_CHANNEL_OPTIONS)
+    yield channel
+    await close_channel(channel)
 
 
 async def test_a_shard_is_brought_over_and_later_only_its_differing_pages(
-    thread: DatabaseThread[ShardApplier], history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+    thread: Thread, history: History, servicer: OnlyResync, channel: grpc.aio.Channel
 ) -> None:
     stub = ReplicationStub(channel)
     assert await resync_of(thread).run(stub.Resync) == history.position
@@ -124,15 +114,13 @@ async def test_a_shard_is_brought_over_and_later_only_its_differing_pages(
     assert servicer.source.served == 2
 
 
-async def test_the_error_of_the_source_arrives_as_itself(
-    thread: DatabaseThread[ShardApplier], channel: grpc.aio.Channel
-) -> None:
+async def test_the_error_of_the_source_arrives_as_itself(thread: Thread, channel: grpc.aio.Channel) -> None:
     with pytest.raises(WrongCluster, match="this is cluster"):
-        await resync_of(thread, "another").run(ReplicationStub(channel).Resync)
+        await resync_of(thread, cluster_id="another").run(ReplicationStub(channel).Resync)
 
 
 async def test_a_source_that_goes_away_leaves_the_old_state(
-    thread: DatabaseThread[ShardApplier],
+    thread: Thread,
     history: History,
     servicer: OnlyResync,
     server: tuple[grpc.aio.Server, int],
@@ -143,14 +131,14 @@ async def test_a_source_that_goes_away_leaves_the_old_state(
     servicer.hang_after = 3
     task = asyncio.create_task(resync_of(thread).run(ReplicationStub(channel).Resync))
     await asyncio.wait_for(servicer.hangs.wait(), 10)
-    await server[0].stop(None)
+    await stop_server(server[0])
     with pytest.raises(Unavailable):
         await task
     assert pages_of(thread.owned.path) == before
 
 
 async def test_a_receiver_that_goes_away_frees_the_snapshot_of_the_source(
-    thread: DatabaseThread[ShardApplier], history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+    thread: Thread, history: History, servicer: OnlyResync, channel: grpc.aio.Channel
 ) -> None:
     servicer.hang_after = 3
     task = asyncio.create_task(resync_of(thread).run(ReplicationStub(channel).Resync))
@@ -163,3 +151,22 @@ async def test_a_receiver_that_goes_away_frees_the_snapshot_of_the_source(
     assert servicer.source.active == 0
     assert history.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     assert thread.owned.applied is None
+
+
+async def test_a_receiver_that_takes_nothing_more_does_not_hold_the_snapshot(
+    history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+) -> None:
+    history.commit("CREATE TABLE noise (body BLOB)")
+    for _ in range(20):  # far more than gRPC takes ahead of its reader
+        history.commit("INSERT INTO noise VALUES (randomblob(1000000))")
+    servicer.source._message_timeout_seconds = 0.5
+    call: Any = ReplicationStub(channel).Resync()
+    await call.write(pb.ResyncRequest(start=pb.ResyncStart(cluster_id=CLUSTER, node_id="standby-1", shard=SHARD)))
+    await call.write(pb.ResyncRequest(hashes_end=pb.ResyncHashesEnd()))
+    assert (await call.read()).WhichOneof("message") == "snapshot"
+    async with asyncio.timeout(10):
+        while servicer.source.active:
+            await asyncio.sleep(0.01)
+    assert servicer.source.served == 0
+    assert history.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    call.cancel()

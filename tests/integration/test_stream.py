@@ -19,7 +19,8 @@ from primary.progress import StandbyState
 from primary.streaming import StreamSettings
 from replica.following import FollowerState
 from replica.receiving import RefusalReason
-from tests.integration.stream_harness import CLUSTER, SETTINGS, PrimarySide, Tamper, Wire, content, same, until
+from tests.integration.stream_harness import CLUSTER, SETTINGS, PrimarySide, Tamper, Wire, content, same
+from tests.waiting import until
 
 SMALL_MESSAGES = StreamSettings(message_bytes=1000)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
@@ -20,6 +21,7 @@ from agent_core.tracing import is_sampled
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.integration.collector import Collected, Collector, collector
+from tests.steady import steady_plan
 
 STAGES = 8
 """Spans of one append: four, and two more for each of two standbys."""
@@ -36,7 +38,7 @@ def tracer_of(endpoint: str, sampler: Sampler | None = None) -> Iterator[OpenTel
 
 
 def plan(found: Collector) -> ClusterPlan:
-    return ClusterPlan(base_port=0, settings={"tracing": {"endpoint": found.endpoint}})
+    return steady_plan(tracing={"endpoint": found.endpoint})
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +129,33 @@ async def test_appends_that_share_a_batch_each_get_their_own_trace(tmp_path: Pat
     assert {tuple(sorted(names)) for names in traces.values()} == {
         ("acknowledgement", "actor", "append", "apply", "apply", "stream", "stream", "writer")
     }
+
+
+async def test_appends_are_traced_through_whoever_leads_after_a_fail_over(tmp_path: Path) -> None:
+    with collector() as found:
+        async with LocalCluster(tmp_path, plan(found)) as cluster:
+            await cluster.kill("node-1")
+            left = [cluster.address(name).grpc_address for name in ("node-2", "node-3")]
+            with tracer_of(found.endpoint) as tracer:
+                async with Client(left, tracer=tracer, timeout_seconds=30) as client:
+                    session = await client.create_session()
+                    await client.append(session.session_id, "message", MESSAGE)
+            await collected(found, STAGES - 2)
+            metrics = [await exported(cluster, name) for name in ("node-2", "node-3")]
+    serving = [metric['headwater_group_serving{group="0"}'] for metric in metrics]
+    assert sorted(serving) == [0, 1]
+    assert all(metric['headwater_voters{group="0"}'] == 3 for metric in metrics)
+    leads, follows = ("node-2", "node-3") if serving[0] else ("node-3", "node-2")
+    stages = {(each.instance, each.span.name) for each in found.spans}
+    assert {(leads, "actor"), (leads, "writer"), (leads, "stream"), (follows, "apply")} <= stages
+
+
+async def exported(cluster: LocalCluster, node: str) -> dict[str, float]:
+    """A node's gauges by series, as it exports them."""
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://{cluster.address(node).http_address}/metrics")
+    lines = (line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#"))
+    return {series: float(number) for series, _, number in lines}
 
 
 async def test_an_append_that_its_client_does_not_sample_leaves_no_span_anywhere(tmp_path: Path) -> None:

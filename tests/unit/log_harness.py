@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent_core.log.log import ReplicationLog
 from agent_core.log.record import Record, RecordCodec, RecordKind
+from agent_core.log.segment import HEADER_BYTES
 from agent_core.position import Position
 
 CODEC = RecordCodec()
@@ -28,6 +30,9 @@ def block(first_lsn: int, last_lsn: int, *, epoch: int = 1) -> bytes:
 
 RECORD_BYTES = len(encoded(1))
 """The length of every record of one digit's lsn and epoch that `encoded` makes without frames given."""
+
+SMALL_SEGMENT = HEADER_BYTES + 4 * RECORD_BYTES
+"""Four records fit."""
 
 
 def open_log(directory: Path, *, segment_bytes: int = 4096, tail_bytes: int = 1 << 20) -> ReplicationLog:
@@ -51,3 +56,17 @@ def content(log: ReplicationLog) -> bytes:
 
 def segment_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.log"))
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """Every file of a directory by its name."""
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def failing(code: int) -> Callable[..., None]:
+    """A system call that fails with this errno, whatever it is asked."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail

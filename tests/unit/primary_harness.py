@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent_core.cluster import Cluster, NodeAddress
+from agent_core.cluster import NodeAddress
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError
 from agent_core.log.log import ReplicationLog
@@ -16,6 +16,7 @@ from agent_core.position import Position
 from agent_core.quorum import Acknowledgement, CommitTracker
 from agent_core.routing import ShardLayout
 from agent_core.rpc.session_pb2 import Session
+from primary.electing.lease import Lease
 from primary.group_database import GroupDatabase
 from primary.loader import SessionLoader
 from primary.registry import NewEntry, ResidencySettings, SessionRegistry
@@ -63,6 +64,7 @@ class Primary:
     writer: GroupWriter
     database: GroupDatabase
     log: ReplicationLog
+    visible: list[Position]
     answers: Answers = field(default_factory=Answers)
     requests: int = 0
 
@@ -107,17 +109,19 @@ async def primary(
         NodeAddress(name, f"127.0.0.1:{7100 + number}", f"127.0.0.1:{8100 + number}")
         for number, name in enumerate(voters, 1)
     )
-    cluster = Cluster("test", layout, nodes, dict.fromkeys(range(layout.shard_group_count), "node-1"))
     log = ReplicationLog.open(directory / "log", cluster_id="test", group=0, segment_bytes=1 << 20)
     ahead = log_unlogged(directory, layout, 0, log)
     thread = await DatabaseThread.start(
         lambda: GroupDatabase.open(directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20),
         name="group 0",
     )
-    opening_lsn = await thread.run(thread.owned.begin_epoch, "test", ahead)
+    beginning = await thread.run(thread.owned.begin_epoch, "test", ahead)
     loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="loader")
-    registry = SessionRegistry(cluster, loader, residency or ResidencySettings(), settings.acknowledgement)
-    tracker = CommitTracker("node-1", frozenset(voters), opening_lsn)
+    registry = SessionRegistry(
+        layout, lambda _group: nodes[0], loader, residency or ResidencySettings(), settings.acknowledgement
+    )
+    tracker = CommitTracker("node-1", frozenset(voters), beginning.opening_lsn)
+    visible: list[Position] = []
     writer = GroupWriter(
         thread,
         tracker,
@@ -125,12 +129,13 @@ async def primary(
         on_logged=lambda: None,
         on_released=registry.released,
         on_committed=lambda lsn: None,
+        on_visible=visible.append,
     )
     writer.start()
     writer.durable("node-1", log.durable_lsn)
-    registry.lead(0, writer)
+    registry.lead(0, writer, Lease("node-1", frozenset({"node-1"}), lease_seconds=1.0))
     try:
-        yield Primary(registry, writer, thread.owned, log)
+        yield Primary(registry, writer, thread.owned, log, visible)
     finally:
         await writer.drain(0.2)
         registry.step_down(0)

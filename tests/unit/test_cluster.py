@@ -1,25 +1,27 @@
-"""What a cluster's nodes and placement may be, and how a wrong one is described."""
+"""What a cluster's nodes may be, and how a wrong one is described."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
-from agent_core.cluster import Cluster, HostPort, InvalidCluster, NodeAddress
+from agent_core.cluster import Cluster, HostPort, InvalidCluster, NodeAddress, is_loopback
 from agent_core.routing import ShardLayout
 
 
-def node(number: int, *, voter: bool = True) -> NodeAddress:
-    return NodeAddress(f"node-{number}", f"127.0.0.1:{7100 + number}", f"127.0.0.1:{7200 + number}", voter)
+def node(number: int, *, voter: bool = True, raft: bool | None = None) -> NodeAddress:
+    """A node; the first one alone keeps the map unless told otherwise."""
+    member = number == 1 if raft is None else raft
+    return NodeAddress(
+        f"node-{number}",
+        f"127.0.0.1:{7100 + number}",
+        f"127.0.0.1:{7200 + number}",
+        voter,
+        f"127.0.0.1:{7300 + number}" if member else None,
+    )
 
 
-def cluster(
-    *nodes: NodeAddress, placement: Mapping[int, str] | None = None, cluster_id: str = "test", groups: int = 1
-) -> Cluster:
-    if placement is None:
-        placement = dict.fromkeys(range(groups), "node-1")
-    return Cluster(cluster_id, ShardLayout(8, groups), nodes, placement)
+def cluster(*nodes: NodeAddress, cluster_id: str = "test", groups: int = 1) -> Cluster:
+    return Cluster(cluster_id, ShardLayout(8, groups), nodes)
 
 
 def problems_of(*nodes: NodeAddress, **arguments: object) -> tuple[str, ...]:
@@ -28,11 +30,10 @@ def problems_of(*nodes: NodeAddress, **arguments: object) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_a_cluster_knows_its_voters_nodes_and_primaries() -> None:
-    subject = cluster(node(1), node(2), node(3, voter=False), placement={0: "node-1", 1: "node-2"}, groups=2)
+def test_a_cluster_knows_its_nodes_and_voters() -> None:
+    subject = cluster(node(1), node(2), node(3, voter=False), groups=2)
     assert [voter.node_id for voter in subject.voters()] == ["node-1", "node-2"]
     assert subject.node("node-3").http_address == "127.0.0.1:7203"
-    assert subject.primary_of(1) == node(2)
 
 
 @pytest.mark.parametrize("voters", range(1, 8))
@@ -51,22 +52,18 @@ def test_readers_alone_make_no_cluster() -> None:
     assert any("nodes names 0 voters" in problem for problem in problems)
 
 
-def test_a_reader_cannot_be_primary() -> None:
-    (problem,) = problems_of(node(1), node(2, voter=False), placement={0: "node-2"})
-    assert problem == "groups.primaries.0 is 'node-2', a reader; allowed are the voters node-1"
+@pytest.mark.parametrize("members", [0, 2, 4])
+def test_one_three_or_five_nodes_keep_the_map(members: int) -> None:
+    (problem,) = problems_of(*(node(number, raft=number <= members) for number in range(1, 6)))
+    assert problem.startswith(f"nodes names {members} raft addresses; allowed: 1, 3, 5")
 
 
-def test_an_unknown_primary_is_named_with_those_that_could_be() -> None:
-    (problem,) = problems_of(node(1), node(2), placement={0: "node-9"})
-    assert problem == "groups.primaries.0 is 'node-9'; allowed are the voters node-1, node-2"
-
-
-def test_every_group_needs_a_primary_and_no_other_group_has_one() -> None:
-    problems = problems_of(node(1), placement={0: "node-1", 7: "node-1"}, groups=2)
-    assert problems == (
-        "groups.primaries.7 names a group that is not there; allowed are the groups 0 to 1",
-        "groups.primaries.1 is missing",
-    )
+def test_loopback_is_told_from_other_addresses() -> None:
+    assert is_loopback("127.0.0.1:1")
+    assert is_loopback("[::1]:1")
+    assert is_loopback("localhost:1")
+    assert not is_loopback("10.0.0.7:1")
+    assert not is_loopback("node-1:1")
 
 
 def test_two_nodes_cannot_share_a_name() -> None:
@@ -76,7 +73,7 @@ def test_two_nodes_cannot_share_a_name() -> None:
 
 def test_two_servers_cannot_share_an_address_even_if_written_differently() -> None:
     problems = problems_of(
-        NodeAddress("node-1", "localhost:7101", "localhost:7101"),
+        NodeAddress("node-1", "localhost:7101", "localhost:7101", raft_address="localhost:1"),
         NodeAddress("node-2", "localhost:07101", "localhost:7202"),
     )
     assert problems == (
@@ -86,15 +83,13 @@ def test_two_servers_cannot_share_an_address_even_if_written_differently() -> No
 
 
 def test_every_problem_is_reported_at_once() -> None:
-    problems = problems_of(
-        NodeAddress("no de", "nowhere", "127.0.0.1:99999"), cluster_id="", placement={0: "node-1"}
-    )
+    problems = problems_of(NodeAddress("no de", "nowhere", "127.0.0.1:99999", raft_address="x"), cluster_id="")
     assert [problem.split(" is ")[0] for problem in problems] == [
         "cluster.id",
         "nodes[0].id",
         "nodes[0].grpc",
         "nodes[0].http",
-        "groups.primaries.0",
+        "nodes[0].raft",
     ]
 
 
@@ -117,10 +112,3 @@ def test_what_no_other_node_could_reach_is_no_address(address: str) -> None:
 def test_asking_for_an_unknown_node_names_those_there_are() -> None:
     with pytest.raises(KeyError, match="the cluster has node-1"):
         cluster(node(1)).node("node-2")
-
-
-def test_placement_cannot_be_changed_from_outside() -> None:
-    placement = {0: "node-1"}
-    subject = cluster(node(1), placement=placement)
-    placement[0] = "node-9"
-    assert subject.primary_of(0).node_id == "node-1"

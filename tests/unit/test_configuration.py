@@ -27,6 +27,7 @@ id = "node-1"
 id = "node-1"
 grpc = "127.0.0.1:7101"
 http = "127.0.0.1:7201"
+raft = "127.0.0.1:7301"
 [[nodes]]
 id = "node-2"
 grpc = "127.0.0.1:7102"
@@ -52,7 +53,6 @@ def test_defaults_fill_what_the_file_leaves_out(file: Path) -> None:
     assert configuration.cluster.shard_count == 16
     assert configuration.cluster.acknowledgement is Acknowledgement.QUORUM
     assert configuration.limits.entry_bytes == 16 << 20
-    assert configuration.cluster_map.primary_of(0).node_id == "node-1"
     assert configuration.own_address.http_address == "127.0.0.1:7201"
 
 
@@ -69,15 +69,14 @@ def test_the_file_beats_the_default_the_environment_the_file_and_a_flag_the_envi
     assert flagged.sessions.memory_budget_mib == 10
 
 
-def test_nodes_and_primaries_can_come_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_can_come_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "HEADWATER_NODES",
-        '[{"id": "node-1", "grpc": "a:1", "http": "a:2"}, {"id": "b", "grpc": "b:1", "http": "b:2"}]',
+        '[{"id": "node-1", "grpc": "a:1", "http": "a:2", "raft": "localhost:3"},'
+        ' {"id": "b", "grpc": "b:1", "http": "b:2"}]',
     )
-    monkeypatch.setenv("HEADWATER_GROUPS__PRIMARIES__0", "b")
     configuration = load(file)
     assert [entry.id for entry in configuration.nodes] == ["node-1", "b"]
-    assert configuration.cluster_map.primary_of(0).node_id == "b"
 
 
 def test_other_variables_of_the_project_are_not_mistaken_for_settings(
@@ -93,7 +92,7 @@ def test_a_misspelt_variable_is_refused(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HEADWATER_LIMIT__ENTRY_BYTES", "1")
     assert problems_of(file) == (
         "HEADWATER_LIMIT__ENTRY_BYTES (from the environment) names no section; allowed are "
-        "cluster, node, nodes, groups, limits, sessions, storage, replication, tracing, log",
+        "cluster, node, nodes, limits, sessions, storage, replication, election, tracing, log",
         "limits.entry_byte is not a setting (from the environment); did you mean limits.entry_bytes?",
     )
 
@@ -112,13 +111,15 @@ def test_a_list_in_the_environment_that_is_not_json_is_refused(file: Path, monke
         ("cluster.acknowledgement", "two", "'two' (from a flag)", "allowed is local or quorum or all"),
         ("sessions.idle_seconds", "nan", "'nan' (from a flag)", "allowed is a number above 0 up to 86400"),
         ("limits.queue_entries", "x", "'x' (from a flag)", "allowed is a whole number from 1 to 1000000"),
+        ("limits.sql_seconds", 0, "0 (from a flag)", "allowed is a number above 0 up to 600"),
+        ("limits.sql_rows", 0, "0 (from a flag)", "allowed is a whole number from 1 to 10000000"),
+        ("limits.sql_result_bytes", 1, "1 (from a flag)", "allowed is a whole number from 1024 to 33554432"),
+        ("limits.sql_memory_mib", 15, "15 (from a flag)", "allowed is a whole number from 16 to 16384"),
         ("storage.segment_mib", 0, "0 (from a flag)", "allowed is a whole number from 1 to 1024"),
         ("log.level", "loud", "'loud' (from a flag)", "allowed is debug or info or warning or error"),
         ("log.colour", "red", "not a setting (from a flag)", "allowed are level, format"),
         ("node.id", 7, "7 (from a flag)", "allowed is text"),
         ("node.id", "node-9", "'node-9'", "allowed are the nodes node-1, node-2"),
-        ("groups.default_primary", "x", "'x'", "allowed are the voters node-1, node-2"),
-        ("groups.primaries.0", "x", "'x'", "allowed are the voters node-1, node-2"),
         ("cluster.shard_group_count", 17, "17", "allowed are 1 to cluster.shard_count (16)"),
     ],
 )
@@ -139,11 +140,32 @@ def test_a_table_in_place_of_a_value_and_a_value_in_place_of_a_table_are_refused
     )
 
 
-def test_a_group_that_is_not_a_number_is_refused(file: Path) -> None:
-    (problem,) = problems_of(file, {"groups": {"primaries": {"first": "node-1"}}})
-    assert problem.startswith(
-        "groups.primaries.first is not a key here (from a flag); input should be a valid integer"
-    )
+def test_a_raft_address_that_others_can_reach_needs_a_password(file: Path) -> None:
+    nodes = [{"id": "node-1", "grpc": "10.0.0.7:1", "http": "10.0.0.7:2", "raft": "10.0.0.7:3"}]
+    (problem,) = problems_of(file, {"nodes": nodes})
+    assert problem.startswith("election.raft_password is missing; 10.0.0.7:3 is not a loopback address")
+    load(file, {"nodes": nodes, "election": {"raft_password": "secret"}})
+
+
+def test_the_raft_password_is_written_for_nodes_and_shown_to_nobody(file: Path) -> None:
+    configuration = load(file, {"election": {"raft_password": "hush"}})
+    assert "hush" not in repr(configuration)
+    assert 'raft_password = "hush"' in to_toml(configuration)
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"lease_seconds": 0.2}, "election.lease_seconds is 0.2; allowed is three times replication.heartbeat"),
+        ({"failure_timeout_seconds": 0.6}, "election.failure_timeout_seconds is 0.6; allowed is more than"),
+        ({"failure_timeout_seconds": 9}, "replication.acknowledgement_timeout_seconds is 5; allowed is election"),
+    ],
+)
+def test_times_that_would_make_elections_unsafe_or_idle_are_refused(
+    file: Path, section: dict[str, Any], problem: str
+) -> None:
+    (found,) = problems_of(file, {"election": section})
+    assert found.startswith(problem)
 
 
 def test_sizes_that_contradict_each_other_are_refused_together(file: Path) -> None:
@@ -216,8 +238,8 @@ def test_a_configuration_cannot_be_changed_once_loaded(file: Path) -> None:
 def test_a_written_configuration_reads_back_as_it_was(file: Path, tmp_path: Path) -> None:
     overrides = {
         "cluster": {"shard_count": 8, "shard_group_count": 2},
-        "groups": {"primaries": {"1": "node-2"}},
-        "replication": {"heartbeat_seconds": 0.25},
+        "election": {"raft_password": "hush"},
+        "replication": {"heartbeat_seconds": 0.15},
         "log": {"format": "json"},
     }
     configuration = load(file, overrides)
@@ -245,7 +267,7 @@ def test_the_sample_parses_and_names_every_key_with_its_default() -> None:
         model = field.annotation.__args__[0] if section == "nodes" else field.annotation  # type: ignore[union-attr] # a tuple
         assert list(table) == list(model.model_fields)  # type: ignore[union-attr] # a section's model
         for key, key_field in model.model_fields.items():  # type: ignore[union-attr] # as above
-            if not key_field.is_required():
+            if not key_field.is_required() and key_field.default is not None:
                 default = key_field.get_default(call_default_factory=True)
                 expected = str(default) if isinstance(default, Path) else default
                 assert (section, key, table[key]) == (section, key, expected)

@@ -15,7 +15,9 @@ from ops.data_directory import IDENTITY_FILE, DataDirectory, Identity, read_iden
 
 
 def identity(**changes: Any) -> Identity:
-    values = {"cluster_id": "test", "node_id": "node-1", "shard_count": 16, "shard_group_count": 2}
+    nodes = ("node-1", "node-2", "node-3")
+    counts = {"shard_count": 16, "shard_group_count": 2}
+    values = {"cluster_id": "test", "node_id": "node-1", **counts, "voters": nodes, "raft_members": nodes}
     return Identity.model_validate(values | changes)
 
 
@@ -67,6 +69,24 @@ def test_a_directory_of_another_cluster_node_or_layout_is_refused_and_left_untou
     claim_is_refused(tmp_path, identity(**change), WrongCluster, message)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"voters": ("node-1", "node-2")},
+            r"voters is \(node-1, node-2, node-3\) there and \(node-1, node-2\) in the configuration. A restart "
+            "cannot change who votes",
+        ),
+        ({"raft_members": ("node-1",)}, r"raft_members is .* there and \(node-1\) in the configuration"),
+    ],
+)
+def test_a_changed_set_of_voters_or_raft_members_is_refused_with_the_reason(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    DataDirectory.claim(tmp_path, identity()).release()
+    claim_is_refused(tmp_path, identity(**change), WrongCluster, message)
+
+
 def test_a_directory_with_foreign_files_is_refused_and_left_untouched(tmp_path: Path) -> None:
     for number in range(7):
         (tmp_path / f"holiday-{number}.jpg").write_bytes(b"picture")
@@ -100,9 +120,9 @@ def test_a_claim_that_was_interrupted_before_the_identity_stood_can_be_repeated(
 
 def test_two_daemons_never_hold_one_directory(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from ops.data_directory import DataDirectory, Identity\n"
-        "identity = Identity(cluster_id='test', node_id='node-1', shard_count=16, shard_group_count=2)\n"
-        "claimed = DataDirectory.claim(Path(sys.argv[1]), identity)\n"
+        "import sys; from pathlib import Path; from ops.data_directory import DataDirectory\n"
+        "from tests.unit.test_data_directory import identity\n"
+        "claimed = DataDirectory.claim(Path(sys.argv[1]), identity())\n"
         "print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -172,6 +172,14 @@ async def test_a_writer_that_dies_fails_every_waiter_and_says_why(
         assert "the thread is gone" in node.writer.failure
         later = await node.append("a", "two")
         assert isinstance(later.error, Unavailable)
+        assert not node.writer.takes_writes
+
+
+async def test_a_writer_takes_no_writes_once_its_primary_is_deposed(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        assert node.writer.takes_writes
+        node.writer.depose("another node leads")
+        assert not node.writer.takes_writes
 
 
 async def test_a_full_queue_makes_callers_wait(tmp_path: Path) -> None:
@@ -260,7 +268,7 @@ async def test_a_shard_that_stays_ahead_is_reset(tmp_path: Path, monkeypatch: py
     log.close()
     async with primary(tmp_path, epoch=2) as node:
         kinds = [record.kind for record in node.log.records(last.lsn - 1)]
-        assert kinds == [RecordKind.EPOCH, RecordKind.RESET]
+        assert kinds == [RecordKind.EPOCH, RecordKind.RESET, RecordKind.EPOCH]
         assert await node.texts("a") == [b'{"text":"one"}']
         assert (await node.append("a", "two")).seq == 2
 
@@ -283,3 +291,17 @@ async def _until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not condition():  # type: ignore[operator] # a lambda
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("mode", [Acknowledgement.LOCAL, Acknowledgement.QUORUM])
+async def test_what_readers_may_see_follows_the_acknowledgement_of_the_cluster(
+    tmp_path: Path, mode: Acknowledgement
+) -> None:
+    async with primary(tmp_path, voters=THREE, settings=WriterSettings(acknowledgement=mode)) as node:
+        created = asyncio.create_task(node.create("a"))
+        await _until(lambda: node.writer.counters.transactions == 1 and node.log.durable_lsn == node.log.last.lsn)
+        if mode is Acknowledgement.QUORUM:
+            assert node.visible == []
+            node.writer.durable("node-3", node.log.last.lsn)
+        await created
+        assert node.visible[-1] == node.log.last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated
@@ -14,7 +15,7 @@ from fastapi import APIRouter, Body, FastAPI, Query
 
 from agent_core.errors import PositionNotReached, SessionNotFound
 from ops.cluster_files import free_ports
-from ops.http import MAX_HEAD_BYTES, HttpServer, build_app
+from ops.http import MAX_HEAD_BYTES, HttpServer, _listen, build_app
 from ops.node_snapshot import FollowingSnapshot, GroupSnapshot, NodeSnapshot, PrimarySnapshot
 
 NODE = NodeSnapshot(cluster_id="test", node_id="node-1", version="1.2.3")
@@ -131,7 +132,7 @@ async def test_a_wrong_parameter_is_named_with_its_value(client: httpx.AsyncClie
     answer = await client.get("/v1/page", params={"size": 5000})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "invalid_request"
-    assert answer.json()["error"]["message"].startswith("query.size is '5000': Input should be less than")
+    assert answer.json()["error"]["message"].startswith("size is '5000': Input should be less than")
 
 
 async def test_an_unknown_path_and_a_wrong_method_are_json_too(client: httpx.AsyncClient) -> None:
@@ -203,3 +204,12 @@ async def test_an_address_that_is_taken_is_named(app: FastAPI) -> None:
 async def test_a_host_that_does_not_exist_is_named(app: FastAPI) -> None:
     with pytest.raises(OSError, match=r"cannot listen for HTTP on 192\.0\.2\.1:"):
         await HttpServer.start(app, "192.0.2.1:7201")
+
+
+async def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
+    with (
+        await _listen(f"127.0.0.1:{free_ports(1)[0]}") as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -60,7 +60,7 @@ class Reopened:
         assert content(again) == self.content + following
         assert (again.damage, again.torn_bytes) == (None, 0)
         again.close()
-        assert {path.suffix for path in directory.iterdir()} == {".log"}
+        assert {path.suffix for path in directory.iterdir()} == {".log", ".mark"}
 
 
 def whole_records_before(offset: int) -> int:

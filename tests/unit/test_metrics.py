@@ -16,10 +16,13 @@ from agent_core.lag import Lag
 from ops.metric_catalogue import CATALOGUE, Metric
 from ops.metrics import build_registry
 from ops.node_snapshot import (
+    ControlSnapshot,
+    ElectionSnapshot,
     FollowingSnapshot,
     GroupSnapshot,
     NodeSnapshot,
     PrimarySnapshot,
+    ReadsSnapshot,
     SessionsSnapshot,
     ShardSnapshot,
     StandbySnapshot,
@@ -45,7 +48,6 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         captured_bytes=4096,
         queue_entries=5,
         serving=True,
-        voters=3,
         voters_connected=2,
         standbys=(
             StandbySnapshot(
@@ -58,9 +60,7 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         connected=True,
         lag=Lag(3, 900, 0.25),
         refused_records_by_reason={"checksum": 1},
-        apply_seconds=histogram(LATENCY_SECONDS, 0.0002),
         resyncs=2,
-        shards_awaiting_resync=1,
         resync_bytes=8192,
     )
     place = GroupSnapshot(group=0, role="primary", epoch=4, durable_lsn=12, committed_lsn=11, applied_lsn=10)
@@ -71,11 +71,26 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         filesystem_bytes=1 << 40,
         filesystem_available_bytes=1 << 38,
         groups=(
-            replace(place, primary=leading, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
+            replace(place, primary=leading, log_disk_reads=4, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
             replace(place, group=1, role="standby", following=following),
+        ),
+        control=ControlSnapshot(
+            raft_leader="node-1",
+            map_version=7,
+            draining=("node-3",),
+            nominations=3,
+            elections=(
+                ElectionSnapshot(
+                    group=0, voters=3, promised_epoch=4, lease_remaining_seconds=0.5, won=2, lost=1, step_downs=1
+                ),
+                ElectionSnapshot(group=1, voters=3, promised_epoch=9),
+            ),
         ),
         shards=(ShardSnapshot(shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1),),
         sessions=SessionsSnapshot(live=4, memory_bytes=1 << 20, loads=6, evictions_by_reason={"idle": 2}),
+        reads=ReadsSnapshot(
+            shard_reads=20, failed_shard_reads=1, position_timeouts=2, sql_queries=7, sql_workers_stopped=3
+        ),
     )
 
 
@@ -128,8 +143,9 @@ def test_roles_epochs_and_positions_are_gauges_of_the_group() -> None:
 def test_a_group_shows_whether_it_is_served_and_by_how_many_voters() -> None:
     samples = scrape(node())
     assert [value(samples, "group_serving", group=group) for group in ("0", "1")] == [1, 0]
-    assert (value(samples, "voters", group="0"), value(samples, "voters_connected", group="0")) == (3, 2)
-    assert value(samples, "shards_awaiting_resync", group="1") == 1
+    assert [value(samples, "voters", group=group) for group in ("0", "1")] == [3, 3]
+    assert value(samples, "voters_connected", group="0") == 2
+    assert ("headwater_voters_connected", (("group", "1"),)) not in samples
 
 
 def test_the_room_on_the_disk_shows_where_it_can_be_told() -> None:
@@ -138,6 +154,23 @@ def test_the_room_on_the_disk_shows_where_it_can_be_told() -> None:
     assert value(samples, "filesystem_available_bytes") == 1 << 38
     unknown = scrape(replace(node(), filesystem_available_bytes=None))
     assert ("headwater_filesystem_available_bytes", ()) not in unknown
+
+
+def test_elections_show_their_outcomes_seals_and_the_lease() -> None:
+    samples = scrape(node())
+    outcomes = [value(samples, "elections_total", group="0", outcome=outcome) for outcome in ("won", "lost")]
+    assert outcomes == [2, 1]
+    assert value(samples, "step_downs_total", group="0") == 1
+    assert [value(samples, "promised_epoch", group=group) for group in ("0", "1")] == [4, 9]
+    assert [value(samples, "lease_remaining_seconds", group=group) for group in ("0", "1")] == [0.5, 0]
+
+
+def test_the_control_plane_shows_who_leads_it_and_whether_the_node_drains() -> None:
+    samples = scrape(node())
+    assert (value(samples, "raft_leader"), value(samples, "node_draining")) == (1, 0)
+    assert (value(samples, "map_version"), value(samples, "nominations_total")) == (7, 3)
+    other = scrape(replace(node(), node_id="node-3"))
+    assert (value(other, "raft_leader"), value(other, "node_draining")) == (0, 1)
 
 
 def test_shards_sessions_build_and_process_are_there() -> None:
@@ -159,10 +192,19 @@ def test_histograms_are_cumulative_and_end_with_everything() -> None:
     assert value(samples, "append_duration_seconds_sum", group="0") == pytest.approx(9.004)
 
 
-def test_a_failed_writer_shows_with_its_reason() -> None:
-    assert value(scrape(node()), "writer_failed", group="0", reason="") == 0
-    failed = PrimarySnapshot(failure="the disk is full", failure_reason="OSError")
-    assert value(scrape(node(failed)), "writer_failed", group="0", reason="OSError") == 1
+def test_a_failed_writer_shows() -> None:
+    assert value(scrape(node()), "writer_failed", group="0") == 0
+    assert value(scrape(node(PrimarySnapshot(failure="the disk is full"))), "writer_failed", group="0") == 1
+
+
+def test_reads_show_with_what_became_of_them() -> None:
+    samples = scrape(node())
+    assert value(samples, "shard_reads_total") == 20
+    assert value(samples, "shard_read_failures_total") == 1
+    assert value(samples, "position_wait_timeouts_total") == 2
+    assert value(samples, "sql_queries_total") == 7
+    assert value(samples, "sql_workers_stopped_total") == 3
+    assert value(samples, "log_disk_reads_total", group="0") == 4
 
 
 def test_a_scrape_asks_for_the_state_of_that_moment() -> None:

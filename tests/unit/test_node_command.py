@@ -87,8 +87,8 @@ def test_a_node_that_cannot_run_says_why_and_ends_with_code_1(daemon: Daemon, er
         (["limits.entry_bytes=1_024"], {"limits": {"entry_bytes": 1024}}),
         (["log.level=debug"], {"log": {"level": "debug"}}),
         (
-            ["groups.primaries.0=node-2", "groups.primaries.1=b"],
-            {"groups": {"primaries": {"0": "node-2", "1": "b"}}},
+            ["election.lease_seconds=0.5", "election.raft_password=b"],
+            {"election": {"lease_seconds": 0.5, "raft_password": "b"}},
         ),
         (['nodes=[{id="a", grpc="a:1", http="a:2"}]'], {"nodes": [{"id": "a", "grpc": "a:1", "http": "a:2"}]}),
         (["node.data_directory=/a=b"], {"node": {"data_directory": "/a=b"}}),

@@ -89,6 +89,26 @@ def test_longer_logs_at_a_majority_end_it_and_the_longest_is_named() -> None:
     assert one.next_step() == LongerLog("b", Position(3, 50))
 
 
+def test_a_voter_that_lost_its_longer_log_is_named_only_when_no_other_log_goes_further() -> None:
+    one = opening()
+    one.next_step()
+    one.answer("b", 4, Vote(False, 3, Position(3, 50), lost=True))
+    one.answer("c", 4, Vote(False, 3, Position(3, 45)))
+    assert one.next_step() == LongerLog("c", Position(3, 45))
+    one.answer("c", 4, Vote(False, 3, Position(3, 45), lost=True))
+    assert one.next_step() == LongerLog("b", Position(3, 50), lost=True)
+
+
+def test_a_candidate_that_lost_its_end_leads_by_the_votes_of_a_majority_of_others() -> None:
+    one = opening()
+    one.next_step()
+    one.answer("a", 4, Vote(False, 3, Position(3, 41), lost=True))
+    one.answer("b", 4, sealed(4))
+    assert one.next_step() == Wait(frozenset("c"))
+    one.answer("c", 4, sealed(4))
+    assert one.next_step() == Opened(4)
+
+
 @given(st.data())
 def test_what_it_opens_was_sealed_by_a_majority_for_that_very_epoch(data: st.DataObject) -> None:
     one = opening()

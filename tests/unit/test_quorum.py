@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_core.quorum import Acknowledgement, CommitTracker, majority
+from agent_core.quorum import Acknowledgement, CommitTracker, majority, quorum_needs
 
 VOTERS = frozenset({"a", "b", "c"})
 
@@ -45,10 +45,22 @@ def test_what_is_committed_was_held_by_a_majority_at_once_and_never_goes_back(
     reports: list[tuple[str, int]],
 ) -> None:
     tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    reported: dict[str, int] = {}
     for node, lsn in reports:
         before = tracker.committed_lsn
         rose = tracker.durable(node, lsn)
         assert tracker.committed_lsn >= before
+        reported[node] = lsn
         if rose:
-            holders = [voter for voter, held in tracker.durable_lsns().items() if held >= tracker.committed_lsn]
+            holders = [voter for voter, held in reported.items() if held >= tracker.committed_lsn]
             assert len(holders) >= majority(len(VOTERS))
+
+
+def test_a_quorum_needs_a_voter_when_the_others_that_are_present_make_no_majority() -> None:
+    voters = frozenset("abc")
+    assert quorum_needs("b", voters, {"a", "b"})
+    assert quorum_needs("b", voters, {"a"})
+    assert not quorum_needs("b", voters, {"a", "c"})
+    assert quorum_needs("b", voters, {"a", "reader"})
+    assert not quorum_needs("reader", voters, {"a"})
+    assert not quorum_needs("b", frozenset("abcde"), {"a", "b"})

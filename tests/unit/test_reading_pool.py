@@ -112,7 +112,7 @@ async def test_a_damaged_file_is_called_so(pool: ReadPool, shards: WrittenShards
 
 async def test_many_shards_are_read_in_the_order_asked_for(shards: WrittenShards, pool: ReadPool) -> None:
     shards.create("a")
-    found = await pool.read_each(range(8), count_sessions, empty=-1)
+    found = [count for count, _ in await pool.read_each(range(8), count_sessions, empty=-1)]
     assert found == [1 if shard == LAYOUT.shard_of("a") else -1 for shard in range(8)]
 
 
@@ -174,3 +174,26 @@ async def test_a_closed_pool_says_that_the_node_stops(tmp_path: Path) -> None:
     await pool.close()
     with pytest.raises(Unavailable, match="stopping"):
         await pool.read(0, count_sessions)
+
+
+async def test_a_shard_whose_file_is_being_replaced_has_no_reader_and_takes_none(
+    shards: WrittenShards, pool: ReadPool
+) -> None:
+    shards.create("a")
+    shard = LAYOUT.shard_of("a")
+    await pool.read(shard, count_sessions)
+    async with pool.away(shard):
+        assert pool._idle_count == 0
+        with pytest.raises(Unavailable, match="is being replaced"):
+            await pool.read(shard, count_sessions)
+        with pytest.raises(Unavailable, match="is being replaced"), pool.elsewhere(shard):
+            pass
+    assert (await pool.read(shard, count_sessions))[0] == 1
+
+
+async def test_replacing_waits_for_a_read_in_another_process(pool: ReadPool) -> None:
+    with pool.elsewhere(0):
+        forgetting = asyncio.create_task(pool.forget(0))
+        await asyncio.sleep(0)
+        assert not forgetting.done()
+    await forgetting

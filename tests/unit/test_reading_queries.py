@@ -6,6 +6,7 @@ import base64
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ def shards(tmp_path: Path) -> Iterator[WrittenShards]:
     written.close()
 
 
-def listed(shards: WrittenShards, after: PageKey | None = None, page_size: int = 100, **wanted: str) -> list[str]:
+def listed(shards: WrittenShards, after: PageKey | None = None, page_size: int = 100, **wanted: Any) -> list[str]:
     connection = open_for_reading(shards.path(0))
     try:
         page = queries.sessions_of_shard(connection, SessionFilter(**wanted), after, page_size)
@@ -87,6 +88,33 @@ def test_text_is_found_in_titles_and_ids_and_means_itself(shards: WrittenShards)
     assert listed(shards, text="100%") == ["fix-login"]
     assert listed(shards, text="a_b") == ["third"]
     assert listed(shards, text="k\\s") == ["third"]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_list_is_cut_to_a_time(shards: WrittenShards, folded: bool) -> None:
+    for session_id, at in (("a", 5), ("b", 6), ("c", 7), ("d", 1)):
+        shards.create(session_id, created_at=at)
+    shards.append("d", "{}", at=6)
+    if folded:
+        shards.fold(0)
+    assert listed(shards, updated_after_ms=5, updated_before_ms=7) == ["b", "d"]
+    assert listed(shards, after=PageKey(6, "b"), updated_after_ms=5) == ["d"]
+
+
+def test_a_page_costs_its_own_rows_and_no_sort(shards: WrittenShards) -> None:
+    shards.create("a", workspace="w", status="idle", model="m")
+    connection = open_for_reading(shards.path(0))
+    plans: list[str] = []
+    connection.set_trace_callback(plans.append)
+    filters: list[dict[str, Any]] = [{}, {"workspace": "w"}, {"status": "idle"}, {"model": "m"}, {"text": "a"}]
+    for wanted in filters:
+        plans.clear()
+        queries.sessions_of_shard(connection, SessionFilter(**wanted), PageKey(9, "z"), 10)
+        statement = next(plan for plan in plans if "NOT IN" in plan)
+        plan = " / ".join(str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
+        assert "INDEX sessions_by_" in plan
+        assert "TEMP B-TREE FOR ORDER BY" not in plan
+    connection.close()
 
 
 def test_a_filter_that_is_too_long_is_named() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent_core.errors import InvalidRequest, SessionNotFound
-from agent_core.rpc.session_pb2 import SubscribeEvent
+from agent_core.errors import InvalidRequest, OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
+from agent_core.rpc.session_pb2 import Session, SubscribeEvent
 from primary.registry import ResidencySettings
 from primary.subscription import subscribe
+from primary.writer import WriterSettings
 from tests.unit.primary_harness import primary
 
 NEVER = float("inf")
@@ -124,3 +125,55 @@ async def test_what_cannot_be_subscribed_to_is_refused(tmp_path: Path) -> None:
 async def _seqs(events: AsyncIterator[SubscribeEvent]) -> list[int]:
     event = await anext(events)
     return [entry.seq for entry in event.entries.entries]
+
+
+async def test_a_session_whose_creation_is_not_safe_is_not_shown_to_others(tmp_path: Path) -> None:
+    settings = WriterSettings(acknowledgement_timeout_seconds=0.1)
+    async with primary(tmp_path, voters=("node-1", "node-2", "node-3"), settings=settings) as node:
+        created = asyncio.create_task(node.create("a"))
+        async with asyncio.timeout(10):
+            while not node.writer.unreleased:
+                await asyncio.sleep(0.001)
+        reading = asyncio.create_task(node.registry.actor("a"))
+        with pytest.raises(OutcomeUnknown):
+            await created
+        with pytest.raises(Unavailable, match="not acknowledged yet"):
+            await reading
+        with pytest.raises(Unavailable, match="not acknowledged yet"):
+            await node.registry.actor("a")
+        with pytest.raises(Unavailable, match="not acknowledged yet"):
+            await node.create("a")
+        outcome = await node.append("a", "one")
+        assert isinstance(outcome.error, Unavailable)
+        node.writer.durable("node-2", node.log.last.lsn)
+        assert (await node.registry.actor("a")).session.session_id == "a"
+        _, _, new = await node.registry.create(Session(session_id="a"), None)
+        assert not new
+
+
+async def test_a_creation_whose_caller_went_away_is_not_shown_before_it_is_safe(tmp_path: Path) -> None:
+    async with primary(tmp_path, voters=("node-1", "node-2", "node-3")) as node:
+        created = asyncio.create_task(node.create("a"))
+        async with asyncio.timeout(10):
+            while not node.writer.unreleased:
+                await asyncio.sleep(0.001)
+        created.cancel()
+        reading = asyncio.create_task(node.registry.actor("a"))
+        await asyncio.gather(created, return_exceptions=True)
+        assert not reading.done()
+        node.writer.durable("node-2", node.log.last.lsn)
+        assert (await reading).session.session_id == "a"
+
+
+async def test_a_session_whose_creation_was_refused_can_be_created_again(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        state = node.database.shards[node.registry._layout.shard_of("a")]
+        pages = state.connection.execute("PRAGMA page_count").fetchone()[0]
+        state.connection.execute(f"PRAGMA max_page_count={pages}")  # the disk is full
+        huge = Session(session_id="a", metadata_json=b'{"x":"%s"}' % (b"x" * 50_000))
+        with pytest.raises(WriteFailed):
+            await node.registry.create(huge, None)
+        with pytest.raises(SessionNotFound):
+            await node.registry.actor("a")
+        state.connection.execute("PRAGMA max_page_count=1000000")
+        await node.create("a")

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +19,13 @@ from agent_core.rpc import replication_pb2 as pb
 from primary.resync_source import ResyncSource
 from replica.group_shards import Keeping
 from replica.receiving import Reset
-from replica.standby_group import StandbyGroup
+from replica.standby_group import Resynced, StandbyGroup
 from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
+from tests.waiting import until
 
 GROUP = SHARD
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=4)
 CODEC = RecordCodec()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 class Standby:
@@ -44,7 +39,11 @@ class Standby:
             self.directory / "log", cluster_id=CLUSTER, group=GROUP, segment_bytes=100_000
         )
         self.source = ResyncSource(
-            cluster_id=CLUSTER, group=GROUP, shard_paths={SHARD: self.history.path}, wait_committed=self._committed
+            cluster_id=CLUSTER,
+            group=GROUP,
+            shard_paths={SHARD: self.history.path},
+            wait_committed=self._committed,
+            quorum_needs=lambda _: False,
         )
         self.source_is_up = True
         self.group: StandbyGroup | None = None
@@ -155,7 +154,7 @@ async def test_after_a_restart_the_applied_position_is_known_without_the_primary
     await standby.close()
     group = await standby.open()
     assert group.applied == Position(1, 3)
-    assert group.committed_lsn == 0
+    assert group.committed_lsn == 3
 
 
 async def test_a_shard_that_lost_its_last_transactions_is_replayed_from_the_log(standby: Standby) -> None:
@@ -323,3 +322,64 @@ async def test_a_wal_that_has_grown_is_checkpointed(standby: Standby) -> None:
     await until(lambda: group.applied.lsn == 11)
     assert group.appliers[SHARD].checkpoints_completed >= 1
     assert group.appliers[SHARD].wal_bytes < 300_000
+
+
+async def test_an_ordered_resync_holds_acknowledgements_until_it_is_done(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(30)
+    standby.receive()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    heard: list[str] = []
+    group.on_resync_ordered(lambda: heard.append("make way"))
+    order = asyncio.create_task(group.order_resync(SHARD))
+    await until(lambda: heard)
+    assert group.acknowledgeable(2) == 0
+    assert group.unfit_shards() == {SHARD: "an operator ordered its resync"}
+    standby.source_is_up = False
+    with pytest.raises(Unavailable):
+        await group.resync([SHARD])
+    assert SHARD in group.unfit_shards()
+    standby.source_is_up = True
+    await group.resync(group.unfit_shards())
+    assert await order == Resynced(Position(1, 2), 0)
+    assert (group.unfit_shards(), group.acknowledgeable(2), group.needs_resync) == ({}, 2, {})
+
+
+async def test_whoever_stops_waiting_for_an_ordered_resync_does_not_call_it_off(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await group.order_resync(SHARD)
+    assert SHARD in group.unfit_shards()
+
+
+@pytest.mark.parametrize("needed", [True, False])
+async def test_what_a_resync_brings_before_its_commit_is_not_told_as_committed_before_it_is(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch, needed: bool
+) -> None:
+    told: list[Position] = []
+    committed = asyncio.Event()
+
+    async def wait_committed(_: int) -> None:
+        await committed.wait()
+
+    monkeypatch.setattr(standby.source, "_wait_committed", wait_committed)
+    monkeypatch.setattr(standby.source, "_quorum_needs", lambda _: needed)
+    monkeypatch.setattr(standby.source, "_commit_wait_seconds", 0.05 if needed else 10.0)
+    group = await standby.open()
+    group.on_committed(told.append)
+    standby.history.fill(2)
+    last = standby.history.position
+    resync = asyncio.create_task(group.resync([SHARD]))
+    if not needed:
+        assert told == []
+        committed.set()
+    await resync
+    assert group.appliers[SHARD].applied == last
+    assert told == ([] if needed else [last])
+    standby.receive()
+    group.commit(last.lsn)
+    assert told[-1] == last
+    assert group.held == last

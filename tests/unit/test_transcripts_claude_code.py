@@ -1,12 +1,11 @@
 """Claude Code session logs."""
 
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from agent_core.transcripts import ImportedEntry, ImportedSession, read_transcript
 from agent_core.transcripts.claude_code import FORMAT
+from tests.unit.transcript_harness import payload, read, write
 
 SESSION = "5a1f0c52-6ad1-4c7e-9c68-5e0d6a5f1b11"
 
@@ -29,24 +28,6 @@ def assistant(
 ) -> dict[str, object]:
     message = {"role": "assistant", "model": model, "content": list(blocks), "usage": {"output_tokens": 7}}
     return {**user("", uuid), "type": "assistant", "message": message, **fields}
-
-
-def write(path: Path, *records: object) -> Path:
-    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
-    return path
-
-
-def read(path: Path) -> tuple[list[ImportedSession], list[ImportedEntry]]:
-    events = list(read_transcript(path))
-    return (
-        [event for event in events if isinstance(event, ImportedSession)],
-        [event for event in events if isinstance(event, ImportedEntry)],
-    )
-
-
-def payload(entry: ImportedEntry) -> dict[str, Any]:
-    whole: dict[str, Any] = orjson.loads(entry.payload)
-    return whole
 
 
 def keys(path: Path) -> list[tuple[str, str]]:

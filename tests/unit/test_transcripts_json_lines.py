@@ -1,31 +1,12 @@
 """Plain JSON Lines."""
 
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
 from agent_core.routing import check_session_id
-from agent_core.transcripts import ImportedEntry, ImportedSession, read_transcript
-
-
-def write(path: Path, *records: object) -> Path:
-    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
-    return path
-
-
-def read(path: Path) -> tuple[list[ImportedSession], list[ImportedEntry]]:
-    events = list(read_transcript(path))
-    return (
-        [event for event in events if isinstance(event, ImportedSession)],
-        [event for event in events if isinstance(event, ImportedEntry)],
-    )
-
-
-def payload(entry: ImportedEntry) -> dict[str, Any]:
-    whole: dict[str, Any] = orjson.loads(entry.payload)
-    return whole
+from agent_core.transcripts import ImportedSession
+from tests.unit.transcript_harness import payload, read, write
 
 
 def test_a_chat_is_a_session_of_messages(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """SWE-agent trajectories."""
 
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
 from agent_core.transcripts import BrokenLine, ImportedEntry, ImportedSession, UnreadableTranscript, read_transcript
+from tests.unit.transcript_harness import payload
 
 ISSUE = (
     "We're currently solving the following issue within our repository. Here's the issue text:\n"
@@ -41,11 +41,6 @@ def read(path: Path) -> tuple[ImportedSession, list[ImportedEntry]]:
     events = list(read_transcript(path))
     assert isinstance(events[0], ImportedSession)
     return events[0], [event for event in events if isinstance(event, ImportedEntry)]
-
-
-def payload(entry: ImportedEntry) -> dict[str, Any]:
-    whole: dict[str, Any] = orjson.loads(entry.payload)
-    return whole
 
 
 def test_a_session_is_named_by_its_task_and_its_directory(tmp_path: Path) -> None:

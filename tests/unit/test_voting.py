@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.errors import InvalidRequest, LogDamaged, WrongCluster
+from agent_core.log.durable_mark import LogEnd
 from agent_core.position import START, Position
 from agent_core.quorum import majority
 from agent_core.rpc import replication_pb2 as pb
@@ -151,3 +152,42 @@ async def test_a_candidate_of_another_cluster_or_group_or_without_a_name_is_refu
         await one.seal(request(5, group=1))
     with pytest.raises(InvalidRequest):
         await one.seal(request(5, candidate=""))
+
+
+async def test_a_voter_whose_disk_lost_records_refuses_whoever_lacks_them_itself_included(tmp_path: Path) -> None:
+    one = Voter(
+        promise_file(tmp_path),
+        node_id="v",
+        cluster_id="c",
+        group=0,
+        last=lambda: Position(3, 30),
+        once_held=lambda: Position(3, 41),
+    )
+    answer = await one.seal(request(5, "v"))
+    assert (answer.sealed, answer.lost, from_message(answer.last)) == (False, True, Position(3, 41))
+    further = request(5, "b")
+    further.last.CopyFrom(to_message(Position(3, 41)))
+    assert (await one.seal(further)).sealed
+
+
+@given(st.data())
+def test_what_a_majority_acknowledged_is_held_by_every_majoritys_candidate_though_disks_lose_their_ends(
+    data: st.DataObject,
+) -> None:
+    """A committed record stands at a majority; of these any number but one may lose it from disk."""
+    committed = Position(2, 10)
+    holders = data.draw(st.sets(st.integers(0, 4), min_size=3, max_size=5))
+    losers = data.draw(st.sets(st.sampled_from(sorted(holders)), max_size=len(holders) - 1))
+    short = Position(2, 9)
+    ends = [
+        LogEnd(
+            held=committed if node in holders - losers else short,
+            marked=committed if node in holders else short,
+        )
+        for node in range(5)
+    ]
+    for candidate in range(5):
+        question = SealQuestion(3, "candidate", ends[candidate].held)
+        votes = [decide(Promise(), end.for_votes, question) for end in ends]
+        if sum(isinstance(vote, Sealed) for vote in votes) >= majority(5):
+            assert ends[candidate].held >= committed

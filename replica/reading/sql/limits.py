@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import resource
 import sqlite3
+from dataclasses import asdict, dataclass
 
 MAX_SQL_BYTES = 100_000
 MAX_PARAMETERS = 999
 MAX_PARAMETERS_BYTES = 1 << 20
 DEFAULT_ROWS = 1000
-MAX_ROWS = 100_000
-MAX_RESULT_BYTES = 8 << 20
-"""Of the rows as JSON."""
 DEFAULT_SECONDS = 5.0
-MAX_SECONDS = 30.0
 MAX_VALUE_BYTES = 16 << 20
 """Of one text, blob or row within SQLite."""
-MAX_HEAP_BYTES = 256 << 20
-"""Of SQLite's own memory, temporary tables included."""
-MAX_ADDRESS_SPACE_BYTES = 512 << 20
+INTERPRETER_BYTES = 256 << 20
+"""Of address space that a worker process takes beside SQLite's memory: Python, and the result as JSON."""
 MAX_FILE_BYTES = 64 << 20
 """No query writes a file; SQLite may have to map a shard's shared memory, which is one."""
-MAX_OPEN_FILES = 64
 PROGRESS_OPERATIONS = 1000
 """Virtual machine operations of SQLite between two looks at the clock."""
 NICENESS = 10
 """Workers give way to replication when processors are short."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqlLimits:
+    """What one query may use at most.
+
+    Attributes:
+        seconds: How long it may run, and wait for a worker; a query that asks for no time gets 5 s or this.
+        rows: Rows that it may ask for; a query that asks for no number gets 1,000 or this.
+        result_bytes: Of its rows as JSON; past it the result is cut.
+        memory_bytes: Of SQLite's own memory, temporary tables included.
+    """
+
+    seconds: float = 30.0
+    rows: int = 100_000
+    result_bytes: int = 8 << 20
+    memory_bytes: int = 256 << 20
+
+    @property
+    def default_seconds(self) -> float:
+        """How long a query may run that asks for no time."""
+        return min(DEFAULT_SECONDS, self.seconds)
+
+    @property
+    def default_rows(self) -> int:
+        """Where the result of a query is cut that asks for no number of rows."""
+        return min(DEFAULT_ROWS, self.rows)
+
+    def to_argument(self) -> str:
+        """As a worker process is told them on its command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_argument(cls, argument: str) -> SqlLimits:
+        """What `to_argument` made."""
+        return cls(**json.loads(argument))
+
 
 _SQLITE_LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
@@ -45,11 +78,11 @@ _SQLITE_LIMITS = {
 }
 
 
-def limit_process() -> None:
-    """Bound this process's memory, files and priority for good."""
-    _lower(resource.RLIMIT_AS, MAX_ADDRESS_SPACE_BYTES)
+def limit_process(*, address_space_bytes: int, open_files: int) -> None:
+    """Bound this process's memory, files and priority for good; nothing that it starts can have more rights."""
+    _lower(resource.RLIMIT_AS, address_space_bytes)
     _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
-    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _lower(resource.RLIMIT_NOFILE, open_files)
     _lower(resource.RLIMIT_CORE, 0)
     os.nice(NICENESS)
 
@@ -62,11 +95,11 @@ def limit_processor_time(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-def limit_connection(connection: sqlite3.Connection) -> None:
+def limit_connection(connection: sqlite3.Connection, memory_bytes: int) -> None:
     """Bound what one statement on a connection may be and may use."""
     for category, limit in _SQLITE_LIMITS.items():
         connection.setlimit(category, limit)
-    connection.execute(f"PRAGMA hard_heap_limit={MAX_HEAP_BYTES}")
+    connection.execute(f"PRAGMA hard_heap_limit={memory_bytes}")
     connection.execute("PRAGMA temp_store=MEMORY")
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.messages import LENGTHS
 
 
@@ -26,13 +27,14 @@ class WorkerProcess:
         self.reusable = False
 
     @classmethod
-    async def start(cls) -> WorkerProcess:
-        """Start a process; its first message says that it is ready."""
+    async def start(cls, module: str, limits: SqlLimits) -> WorkerProcess:
+        """Start a process that runs `module` and obeys these limits; its first message says that it is ready."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the directory in which the node runs holds no modules of ours, and maybe of somebody else
             "-m",
-            "replica.reading.sql.worker",
+            module,
+            limits.to_argument(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # an interrupt at the terminal is for the node, which stops its workers itself

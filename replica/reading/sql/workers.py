@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from agent_core.errors import Overloaded, QueryLimit, Unavailable, from_code
-from replica.reading.sql import limits
+from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.process import WorkerGone, WorkerProcess
 from replica.reading.sql.request import encode_request
 
@@ -18,6 +18,10 @@ START_SECONDS = 20.0
 GRACE_SECONDS = 0.5
 """How long past its deadline a query may take to stop by itself, before its process is killed."""
 MAX_WAITING_QUERIES = 32
+SQLITE_WORKER = "replica.reading.sql.worker"
+"""Reads one shard."""
+DUCKDB_WORKER = "replica.reading.sql.duckdb_worker"
+"""Reads all shards as whole tables."""
 
 
 class QueryResult(NamedTuple):
@@ -35,14 +39,16 @@ class QueryResult(NamedTuple):
 
 
 class SqlWorkers:
-    """At most `count` worker processes, started when they are needed.
+    """At most `count` worker processes, started when they are needed; every query obeys `limits`.
 
     Attributes:
         queries: Queries that were handed to a worker, since the start.
         killed: Workers that had to be stopped: their query overran, was cancelled, or took them down.
     """
 
-    def __init__(self, count: int = 2) -> None:
+    def __init__(self, count: int = 2, limits: SqlLimits | None = None, *, module: str = SQLITE_WORKER) -> None:
+        self._module = module
+        self._limits = limits or SqlLimits()
         self._slots = asyncio.Semaphore(count)
         self._waiting = 0
         self._idle: list[WorkerProcess] = []
@@ -59,22 +65,23 @@ class SqlWorkers:
 
     async def query(
         self,
-        path: Path,
+        paths: Sequence[Path],
         sql: str,
         parameters_json: bytes = b"",
         *,
-        max_rows: int = limits.DEFAULT_ROWS,
-        seconds: float = limits.DEFAULT_SECONDS,
+        max_rows: int | None = None,
+        seconds: float | None = None,
     ) -> QueryResult:
-        """Run one reading statement over a shard file.
+        """Run one reading statement over shard files.
 
         Args:
-            path: The shard file.
+            paths: The shard file; with DuckDB, all of them, the workspace shard's last.
             sql: One statement, at most 100,000 bytes.
             parameters_json: A JSON array (positional) or object (named) of null, booleans, numbers, texts and
                 blobs as `{"base64": "…"}`; empty: none.
-            max_rows: Rows to return, 1 to 100,000.
-            seconds: How long the query may run, more than 0 and at most 30; as long it may wait for a worker.
+            max_rows: Rows to return, 1 to `limits.rows`; None: `limits.default_rows`.
+            seconds: How long the query may run, more than 0 and at most `limits.seconds`; as long it may wait for
+                a worker. None: `limits.default_seconds`.
 
         Raises:
             InvalidRequest: An argument is out of range.
@@ -84,7 +91,15 @@ class SqlWorkers:
             Unavailable: The shard cannot be read now, or the node is stopping.
             ShardDamaged: The shard contradicts itself.
         """
-        request = encode_request(path, sql, parameters_json, max_rows=max_rows, seconds=seconds)
+        seconds = self._limits.default_seconds if seconds is None else seconds
+        request = encode_request(
+            paths,
+            sql,
+            parameters_json,
+            max_rows=self._limits.default_rows if max_rows is None else max_rows,
+            seconds=seconds,
+            limits=self._limits,
+        )
         async with self._worker(seconds) as worker:
             self.queries += 1
             try:
@@ -149,7 +164,7 @@ class SqlWorkers:
 
     async def _start(self) -> WorkerProcess:
         self._check_open()
-        worker = await WorkerProcess.start()
+        worker = await WorkerProcess.start(self._module, self._limits)
         self._all.add(worker)
         ready = False
         try:

@@ -1,0 +1,1 @@
+"""What `headwater bench` measures, one module each, on a cluster of real processes on this machine."""

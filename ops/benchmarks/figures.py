@@ -1,0 +1,43 @@
+"""From measured values to what a benchmark reports. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+Figures = dict[str, object]
+"""What one benchmark reports: names that end in their unit, and numbers, ready for JSON."""
+
+Progress = Callable[[str, float], None]
+"""Told what a benchmark is doing, and which share of it is done, from 0 to 1."""
+
+MEGABYTE = 1e6
+
+
+def unheard(_doing: str, _share: float) -> None:
+    """For a benchmark whose progress nobody watches."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which a share of the values lies; `values` must not be empty."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def over_runs(runs: Sequence[Mapping[str, float]], digits: Mapping[str, int]) -> Figures:
+    """The median of each figure over the runs, and under `…_all` what each run gave, to show the spread.
+
+    Args:
+        runs: The figures of each run, all with the same names; at least one run.
+        digits: Digits after the point, by name, in the order in which they are reported.
+    """
+    figures: Figures = {"runs": len(runs)}
+    for name, places in digits.items():
+        values = [run[name] for run in runs]
+        figures[name] = _rounded(statistics.median(values), places)
+        figures[f"{name}_all"] = [_rounded(value, places) for value in values]
+    return figures
+
+
+def _rounded(value: float, places: int) -> float:
+    return round(value, places) if places else round(value)

@@ -1,0 +1,27 @@
+"""Tables that fit their screen: a narrow one gets fewer columns instead of cells of two letters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def fitting(screen: Console, build: Callable[[Collection[str]], Table], dispensable: Sequence[str]) -> Table:
+    """The table with as many columns as the screen is wide enough for.
+
+    Args:
+        screen: Where it will be printed.
+        build: Makes the table without the named columns.
+        dispensable: Columns to go without, the first one first.
+    """
+    omitted: list[str] = []
+    table = build(omitted)
+    for column in dispensable:
+        if screen.measure(table, options=screen.options.update(width=sys.maxsize)).maximum <= screen.width:
+            break
+        omitted.append(column)
+        table = build(omitted)
+    return table

@@ -1,0 +1,292 @@
+"""One group on this node through its life: following, standing for election, leading, and following again.
+
+One task takes the steps in order, so that the group's log and shards have one owner at a time.
+
+              nomination          a majority's seals
+    following ─────────▶ candidate ─────────▶ leading
+        ▲                    │ refused           │ handed over, fenced, lease lost,
+        │◀───────────────────┘                   │ disk failed
+        └────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from agent_core.errors import HeadwaterError
+from agent_core.log.durable_mark import MARK_FILE
+from agent_core.rpc import replication_pb2 as pb
+from ops.following import FollowingGroup
+from ops.group_context import GroupContext
+from ops.leading import LeadingGroup
+from primary.electing.supervisor import GroupReport
+from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
+from primary.registry import SessionRegistry
+from replica.following import FollowerState
+
+log = structlog.get_logger(__name__)
+
+START_AGAIN_SECONDS = 1.0
+DISK_TROUBLE_SECONDS = 30.0
+"""How long a node whose disk made it step down does not stand for election."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverRequest:
+    """The supervisor asks this primary to step down in favour of `to`."""
+
+    number: int
+    to: str
+
+
+class GroupMember:
+    """This node's part in one group. Everything runs on the event loop.
+
+    Attributes:
+        following: While this node follows, or stands for election.
+        leading: While this node leads.
+        failure: Why this node takes no part in the group for the moment; None while it does.
+        not_elected: Why this node, when it stood for election last, did not win; None when it did.
+        elections_won: Elections that this node stood for and won.
+        elections_lost: Elections that it stood for and did not win.
+        step_downs: Terms as primary that ended, for whatever reason.
+    """
+
+    def __init__(self, context: GroupContext, registry: SessionRegistry, *, on_news: Callable[[], None]) -> None:
+        """Take part in a group.
+
+        Args:
+            context: What both roles need.
+            registry: Told when this node leads the group, and when it no longer does.
+            on_news: Called when the supervisor should hear of a change at once.
+        """
+        self.context = context
+        self.following: FollowingGroup | None = None
+        self.leading: LeadingGroup | None = None
+        self.failure: str | None = None
+        self.not_elected: str | None = None
+        self.elections_won = 0
+        self.elections_lost = 0
+        self.step_downs = 0
+        self._registry = registry
+        self._on_news = on_news
+        self._loop = asyncio.get_running_loop()
+        self._nominated = asyncio.Event()
+        self._nomination = 0
+        self._hand_over: asyncio.Future[HandOverRequest] | None = None
+        self._followed_at = self._loop.time()
+        self._answered = 0
+        self._sealed_epoch = 0
+        self._unable_until = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+        context.voter.primary_is_gone = context.primary_is_gone
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._task = asyncio.create_task(self._live(), name=f"member of group {self.context.group}")
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Leave whatever role it has, in order.
+
+        Args:
+            drain_seconds: How long a primary waits for what it has written to be acknowledged.
+        """
+        if self.leading is not None:
+            await self.leading.drain(drain_seconds)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def nominate(self, number: int) -> None:
+        """The supervisor wants this node to lead."""
+        if self.following is None:
+            self._answer(number)
+            return
+        self._nomination = number
+        self._nominated.set()
+
+    def hand_over(self, number: int, to: str) -> None:
+        """The supervisor wants this primary to step down in favour of `to`."""
+        if self._hand_over is None or self._hand_over.done():
+            self._answer(number)
+        else:
+            self._hand_over.set_result(HandOverRequest(number, to))
+
+    def report(self) -> GroupReport:
+        """What the supervisor shall know."""
+        following = self.following
+        hears, silent_seconds = "", 0.0
+        if following is not None:
+            hears = following.follower.primary if following.follower.silent_seconds is not None else ""
+            resyncing = following.follower.state is FollowerState.RESYNCING
+            silent_seconds = 0.0 if resyncing else following.follower.silent_seconds or 0.0
+        return GroupReport(
+            group=self.context.group,
+            leads_epoch=self._sealed_epoch,
+            last=self.context.log.last,
+            hears=hears,
+            silent_seconds=silent_seconds,
+            answered=self._answered,
+            able=following is not None and following.able and self._loop.time() >= self._unable_until,
+        )
+
+    @property
+    def age_seconds(self) -> float:
+        """How old what this node has of the group is: the lag of a standby, a primary's time without its lease."""
+        if self.leading is not None:
+            led_until = max(self.leading.lease.valid_until(), self.leading.began_at)
+            return max(0.0, self._loop.time() - led_until)
+        if self.following is not None:
+            self._followed_at = self._loop.time()
+            return self.following.follower.lag().seconds
+        return self._loop.time() - self._followed_at
+
+    def not_ready(self) -> Iterator[str]:
+        """Why the group is not served from here as it should be, as far as that is not its role's own matter."""
+        if self.failure is not None:
+            yield self.failure
+        elif self.following is None and self.leading is None:
+            yield "changes its role"
+        elif self.not_elected is not None and not self.following_well:
+            yield f"this node was not elected: {self.not_elected}"
+
+    @property
+    def following_well(self) -> bool:
+        """Whether this node follows a primary at this moment."""
+        return self.following is not None and self.following.follower.state is FollowerState.FOLLOWING
+
+    def placement_changed(self) -> None:
+        """The map names another primary: follow that one at once."""
+        if self.following is not None:
+            self.following.follower.try_now()
+        if self.leading is not None:
+            self.leading.placed(self.context.view.placement(self.context.group))
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                await self._follow_until_elected()
+                self.failure = None
+            except (HeadwaterError, OSError) as error:
+                self.failure = str(error)
+                log.exception("group failed", group=self.context.group)
+            finally:
+                self._sealed_epoch = 0
+                self._registry.step_down(self.context.group)
+            self._on_news()
+            await asyncio.sleep(START_AGAIN_SECONDS if self.failure else 0)
+
+    async def _follow_until_elected(self) -> None:
+        """Follow until a nomination was won; then lead until that is over."""
+        following = await FollowingGroup.start(self.context)
+        self.following, self.failure = following, None
+        self._on_news()
+        try:
+            epoch = await self._elected(following)
+            unlogged = await following.shards.bring_up()
+        finally:
+            self.following = None
+            await following.stop()
+        await self._lead(epoch, unlogged)
+
+    async def _elected(self, following: FollowingGroup) -> int:
+        while True:
+            await self._nominated.wait()
+            self._nominated.clear()
+            number = self._nomination
+            epoch = await self._stand(following)
+            if epoch is not None:
+                self._sealed_epoch = epoch
+                self._answer(number)
+                return epoch
+            self._answer(number)
+
+    async def _stand(self, following: FollowingGroup) -> int | None:
+        """Ask for the voters' seals: the epoch that this node leads now; None when it does not."""
+        context = self.context
+        if not following.able or (
+            context.voter.watch.binding_seconds(self._loop.time()) and not await context.primary_is_gone()
+        ):
+            return None
+        over_rpc = seal_over_rpc(context.peers.stub)
+
+        async def ask(voter: str, request: pb.SealRequest) -> pb.SealResponse:
+            return await (context.voter.seal(request) if voter == context.node_id else over_rpc(voter, request))
+
+        await following.pause()  # The log must not grow while the voters are asked.
+        try:
+            async with asyncio.timeout(context.configuration.election.failure_timeout_seconds):
+                outcome = await open_epoch(
+                    EpochOpening(
+                        voters=[node.node_id for node in context.cluster.voters()],
+                        last=context.log.last,
+                        promised_epoch=max(
+                            context.voter.promise.epoch, context.view.placement(context.group).epoch
+                        ),
+                    ),
+                    ask,
+                    cluster_id=context.cluster.cluster_id,
+                    group=context.group,
+                    candidate=context.node_id,
+                )
+        except TimeoutError:
+            outcome = None
+        if isinstance(outcome, Opened):
+            # After a loss on its disk a majority of the others may have elected it without its own vote.
+            await context.voter.adopt(outcome.epoch, context.node_id)
+            log.info("elected", group=context.group, epoch=outcome.epoch)
+            self.not_elected = None
+            self.elections_won += 1
+            return outcome.epoch
+        self.not_elected = (
+            why_not_leading(outcome) if isinstance(outcome, LongerLog) else "too few voters answered this candidate"
+        )
+        self.elections_lost += 1
+        log.info("not elected", group=context.group, reason=self.not_elected)
+        following.resume()
+        return None
+
+    async def _lead(self, epoch: int, unlogged: frozenset[int]) -> None:
+        leading = self.leading = LeadingGroup(self.context, self._registry, epoch, unlogged)
+        self._hand_over = self._loop.create_future()
+        term = asyncio.create_task(leading.run(), name=f"lead group {self.context.group}")
+        try:
+            hand_over = self._hand_over
+            await asyncio.wait((term, hand_over), return_when=asyncio.FIRST_COMPLETED)
+            self.step_downs += 1
+            if hand_over.done() and not term.done():
+                request = hand_over.result()
+                await leading.hand_over(request.to)
+                self.context.voter.watch.released()
+            else:
+                ended = await term
+                log.warning("steps down", group=self.context.group, epoch=epoch, reason=ended.reason)
+                if ended.disk_failed:
+                    self._unable_until = self._loop.time() + DISK_TROUBLE_SECONDS
+        finally:
+            self._sealed_epoch = 0
+            term.cancel()
+            await asyncio.gather(term, return_exceptions=True)
+            await leading.stop()
+            await self._registry.release(self.context.group)
+            self.leading = None
+            self._hand_over = None
+
+    def _answer(self, number: int) -> None:
+        self._answered = number
+        self._on_news()
+
+
+def why_not_leading(longer: LongerLog) -> str:
+    """What keeps a candidate from leading, and what to do about it."""
+    if not longer.lost:
+        return f"the log of {longer.voter} goes further, to {longer.last}; {longer.voter} should lead the group"
+    return (
+        f"{longer.voter} once held records up to {longer.last} which its disk lost and no node that could be asked "
+        "holds; they may have been acknowledged. Bring the other voters back; or, to give these records up, stop "
+        f"{longer.voter} and remove {MARK_FILE} from its log of the group"
+    )

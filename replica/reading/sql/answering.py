@@ -1,0 +1,152 @@
+"""What every worker process does, whatever engine it runs: take requests one by one, and give rows back as JSON.
+
+A worker says that it is ready, then answers each request on standard input with one message on standard output, and
+ends when standard input does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+from replica.reading.sql.limits import SqlLimits, limit_process
+from replica.reading.sql.messages import encode_message, read_message
+
+READY: dict[str, Any] = {"ready": True}
+
+Row = tuple[Any, ...]
+Answer = tuple[dict[str, Any], bytes]
+"""The head of an answer, and the rows as JSON."""
+
+
+class QueryFailure(Exception):
+    """A query that ends without a result; `code` is the error's name in `agent_core.errors`."""
+
+    def __init__(self, code: str, message: str, *, exiting: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exiting = exiting
+
+
+def serve(run: Callable[[dict[str, Any], SqlLimits], Answer], *, address_space_bytes: int, open_files: int) -> None:
+    """Answer requests until standard input ends; the limits stand on the command line.
+
+    Args:
+        run: Runs one query, or raises `QueryFailure`.
+        address_space_bytes: What the process may map beside the memory that the limits give to a query.
+        open_files: How many files it may hold open.
+    """
+    limits = SqlLimits.from_argument(sys.argv[1])
+    limit_process(address_space_bytes=limits.memory_bytes + address_space_bytes, open_files=open_files)
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(encode_message(READY))
+    answers.flush()
+    exiting = False
+    while not exiting and (message := read_message(requests)) is not None:
+        head, rows = _answer(run, message[0], limits)
+        exiting = head.get("exiting", False)
+        answers.write(encode_message(head, rows))
+        answers.flush()
+
+
+def _answer(
+    run: Callable[[dict[str, Any], SqlLimits], Answer], request: dict[str, Any], limits: SqlLimits
+) -> Answer:
+    try:
+        return run(request, limits)
+    except QueryFailure as failure:
+        return {"code": failure.code, "message": str(failure), "exiting": failure.exiting}, b""
+    except MemoryError:
+        # What Python and the engine still hold after this is anyone's guess: the next query gets a new process.
+        return {"code": "query_limit", "message": out_of_memory(limits), "exiting": True}, b""
+
+
+def rows_answer(columns: list[str], rows: list[str], *, truncated: bool) -> Answer:
+    """The answer that carries rows, each a JSON array."""
+    head = {"columns": columns, "row_count": len(rows), "truncated": truncated}
+    return head, f"[{','.join(rows)}]".encode()
+
+
+def bound_parameters(parameters: Any) -> Any:  # noqa: ANN401 - JSON
+    """Parameters as an engine takes them; `{"base64": "…"}` stands for a blob, as in results."""
+    if isinstance(parameters, dict):
+        return {name: _bound_value(value) for name, value in parameters.items()}
+    return [_bound_value(value) for value in parameters]
+
+
+def collect(
+    cursor: Iterable[Row], max_rows: int, max_bytes: int, deadline: float, seconds: float
+) -> tuple[list[str], bool]:
+    """Rows as JSON arrays, and whether more would have followed.
+
+    Raises:
+        QueryFailure: Time is up, or one row alone is larger than `max_bytes`.
+    """
+    rows: list[str] = []
+    size = 0
+    for row in cursor:
+        if len(rows) == max_rows:
+            return rows, True
+        encoded = _encoded(row, max_bytes)
+        size += len(encoded.encode()) + 1
+        if size > max_bytes:
+            if rows:
+                return rows, True
+            raise QueryFailure("query_limit", f"one row is larger than {max_bytes} bytes as JSON")
+        if time.monotonic() > deadline:
+            raise QueryFailure("query_limit", out_of_time(seconds))
+        rows.append(encoded)
+    return rows, False
+
+
+def out_of_time(seconds: float) -> str:
+    """What a caller is told whose query took too long."""
+    return f"the query ran longer than its limit of {seconds:g} s"
+
+
+def out_of_memory(limits: SqlLimits) -> str:
+    """What a caller is told whose query took too much memory."""
+    return f"the query needs more memory than its limit of {limits.memory_bytes >> 20} MiB"
+
+
+def _bound_value(value: Any) -> Any:  # noqa: ANN401 - JSON
+    return base64.b64decode(value["base64"]) if isinstance(value, dict) else value
+
+
+def _encoded(row: Row, max_bytes: int) -> str:
+    if sum(len(value) for value in row if isinstance(value, str | bytes)) > max_bytes:
+        raise QueryFailure("query_limit", f"one row is larger than {max_bytes} bytes as JSON")
+    try:
+        return _JSON.encode(row)
+    except ValueError:  # JSON has no infinity
+        return _JSON.encode(_finite(row))
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
+    match value:
+        case float() if value != value or abs(value) == float("inf"):  # noqa: PLR0124 - not a number
+            return None
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case dict():
+            return {name: _finite(item) for name, item in value.items()}
+    return value
+
+
+def _other(value: Any) -> Any:  # noqa: ANN401 - what JSON cannot say: blobs, and DuckDB's dates, times and decimals
+    match value:
+        case bytes():
+            return {"base64": base64.b64encode(value).decode()}
+        case Decimal():
+            return float(value)
+    return str(value)
+
+
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_other
+)

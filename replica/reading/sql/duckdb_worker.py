@@ -1,0 +1,136 @@
+"""A worker process: runs one query after another with DuckDB over all shards of a node, within limits.
+
+    python -m replica.reading.sql.duckdb_worker LIMITS
+
+It speaks as `replica.reading.sql.worker` does. DuckDB reads the shard files through its extension for SQLite, which
+brings a SQLite of its own: that is why it lives in a process of its own. Each query gets a new DuckDB: nothing
+that one query leaves behind can reach the next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import duckdb_extension_sqlite_scanner
+
+from replica.reading.sql.answering import (
+    Answer,
+    QueryFailure,
+    bound_parameters,
+    collect,
+    out_of_memory,
+    out_of_time,
+    rows_answer,
+    serve,
+)
+from replica.reading.sql.duckdb_policy import Refused, check_statement
+from replica.reading.sql.limits import SqlLimits, limit_processor_time
+from replica.reading.sql.whole_tables import WORKSPACE_TABLES, WholeTables
+
+ADDRESS_SPACE_BYTES = 3 << 30
+"""Beside the memory of a query: the library, the interpreter, each shard's memory map, the result as JSON."""
+OPEN_FILES = 2048
+"""A shard takes three, and more than one connection may look at it."""
+BATCH_ROWS = 1024
+THREADS = 1
+"""Of one query: the processors are for replication first."""
+
+_OPTIONS: dict[str, str | bool | int | float | list[str]] = {
+    "threads": THREADS,
+    "temp_directory": "",
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+}
+
+
+def run(request: dict[str, Any], limits: SqlLimits) -> Answer:
+    """Run one query over the shard files `request["paths"]`, the workspace shard's last.
+
+    Raises:
+        QueryFailure: It was refused, passed a limit, or a shard could not be read.
+    """
+    seconds = float(request["seconds"])
+    deadline = time.monotonic() + seconds
+    limit_processor_time(seconds)
+    try:
+        with closing(
+            duckdb.connect(":memory:", config={**_OPTIONS, "memory_limit": f"{limits.memory_bytes}B"})
+        ) as db:
+            stop = threading.Timer(seconds, db.interrupt)
+            stop.daemon = True
+            stop.start()
+            try:
+                _open_shards(db, request["paths"], request["sql"])
+                cursor = db.execute(request["sql"], bound_parameters(request["parameters"]))
+                columns = [str(column[0]) for column in cursor.description or ()]
+                rows, truncated = collect(
+                    _rows(cursor), request["max_rows"], limits.result_bytes, deadline, seconds
+                )
+            finally:
+                stop.cancel()
+    except duckdb.Error as error:
+        raise _failure(error, seconds, limits) from error
+    return rows_answer(columns, rows, truncated=truncated)
+
+
+def _open_shards(db: duckdb.DuckDBPyConnection, paths: list[str], sql: str) -> None:
+    """Attach the shards read-only, make the tables that a statement reads, and lock everything behind it.
+
+    Raises:
+        QueryFailure: The statement may not run.
+    """
+    extension = Path(duckdb_extension_sqlite_scanner.__file__).with_name("extensions")
+    extension = extension / f"v{duckdb.__version__}" / "sqlite_scanner.duckdb_extension"
+    db.execute(f"LOAD {_quoted(str(extension))}")
+    *schemas, workspace = [*(f"shard_{number}" for number in range(len(paths) - 1)), "workspace"]
+    for schema, path in zip((*schemas, workspace), paths, strict=True):
+        db.execute(f"ATTACH {_quoted(path)} AS {schema} (TYPE sqlite, READ_ONLY)")
+    present = db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = ?", [workspace]).fetchall()
+    whole_tables = WholeTables(schemas, workspace, [table for table in WORKSPACE_TABLES if (table,) in present])
+    for statement in whole_tables.definitions(_tables_read(db, sql, whole_tables.names)):
+        db.execute(statement)
+    db.execute("SET python_enable_replacements = false")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+
+
+def _tables_read(db: duckdb.DuckDBPyConnection, sql: str, tables: frozenset[str]) -> frozenset[str]:
+    row = db.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
+    assert row is not None
+    try:
+        return check_statement(row[0], tables)
+    except Refused as refusal:
+        raise QueryFailure("query_refused", str(refusal)) from refusal
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection) -> Any:  # noqa: ANN401 - an iterator of rows
+    while batch := cursor.fetchmany(BATCH_ROWS):
+        yield from batch
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _failure(error: duckdb.Error, seconds: float, limits: SqlLimits) -> QueryFailure:
+    """What an error of DuckDB means to the caller."""
+    match error:
+        case duckdb.InterruptException():
+            return QueryFailure("query_limit", out_of_time(seconds))
+        case duckdb.OutOfMemoryException():
+            return QueryFailure("query_limit", out_of_memory(limits), exiting=True)
+        case duckdb.FatalException() | duckdb.InternalException():
+            return QueryFailure("query_refused", f"DuckDB cannot run this: {error}", exiting=True)
+        case duckdb.IOException():
+            return QueryFailure("unavailable", f"a shard cannot be read now: {error}")
+    return QueryFailure("query_refused", str(error))
+
+
+if __name__ == "__main__":
+    serve(run, address_space_bytes=ADDRESS_SPACE_BYTES, open_files=OPEN_FILES)

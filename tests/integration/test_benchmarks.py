@@ -1,0 +1,65 @@
+"""A tiny run of each benchmark on real processes: it ends, and reports what it says it does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+HEADWATER = (sys.executable, "-m", "ops.cli.main")
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """The figures of one benchmark; the command prints nothing else on standard output."""
+    done = subprocess.run(
+        [*HEADWATER, "bench", *arguments, "--json"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    figures: dict[str, Any] = json.loads(done.stdout)
+    assert figures["benchmark"] == arguments[0]
+    return figures
+
+
+def test_appends_are_measured_with_the_groups_asked_for() -> None:
+    figures = run("append", "--writers", "4", "--seconds", "0.5", "--runs", "2", "--groups", "2")
+    assert (figures["writers"], figures["groups"], figures["runs"]) == (4, 2, 2)
+    assert len(figures["appends_per_second_all"]) == 2
+    assert figures["appends_per_second"] > 0
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+
+
+def test_lag_is_measured() -> None:
+    figures = run("lag", "--rate", "100", "--seconds", "1")
+    assert figures["samples"] == 10
+    assert 0 < figures["visible_p50_ms"] <= figures["visible_p99_ms"]
+
+
+def test_long_and_short_transcripts_are_compared() -> None:
+    figures = run("length", "--short", "2", "--long", "30", "--pairs", "20", "--runs", "1")
+    assert (figures["short_entries"], figures["long_entries"]) == (2, 30)
+    assert figures["ratio"] == pytest.approx(figures["long_p50_ms"] / figures["short_p50_ms"], rel=0.01)
+
+
+def test_a_standby_catches_up_with_all_that_was_written_meanwhile() -> None:
+    figures = run("catchup", "--megabytes", "10", "--writers", "8", "--runs", "1")
+    assert figures["pages_mb"] >= 10
+    assert figures["pages_mb_per_second"] == pytest.approx(figures["pages_mb"] / figures["seconds"], rel=0.1)
+
+
+def test_a_resync_sends_little_more_than_what_differs_and_makes_the_shards_identical() -> None:
+    figures = run("resync", "--megabytes", "4", "--differing", "0.05", "--runs", "2")
+    assert figures["identical"] is True
+    assert 0.03 < figures["differing_share"] < 0.07
+    assert figures["pages_sent_mb"] > 0
+    # Pages and the hashes of all pages, which are 16 bytes for 4096.
+    assert 16 / 4096 < figures["sent_share"] < figures["differing_share"] + 0.01
+
+
+def test_memory_is_measured_beside_the_registrys_estimate() -> None:
+    figures = run("memory", "--sessions", "20", "--session-bytes", "50000")
+    assert (figures["sessions"], figures["session_bytes"]) == (20, 50_000)
+    assert 1 <= figures["estimate_mb"] < 2
+    assert figures["empty_resident_mb"] > 20

@@ -1,0 +1,115 @@
+"""What the disk of a primary may do to it, and what its callers, its health and its metrics show of that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent_core.client import Client
+from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
+from agent_core.routing import ShardLayout
+from ops.cluster_files import ClusterPlan
+from ops.local_cluster import LocalCluster
+from tests.unit.primary_harness import primary
+
+MIB = 1 << 20
+PLAN = ClusterPlan(
+    voters=1,
+    base_port=0,
+    settings={"storage": {"segment_mib": 1}, "cluster": {"shard_group_count": 1}},
+)
+ALL = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_full_disk_refuses_writes_shows_itself_and_heals(tmp_path: Path) -> None:
+    """The kernel refuses the shard's WAL from 4 MiB on; the log's segments are smaller and go on."""
+    async with LocalCluster(tmp_path, PLAN) as cluster, httpx.AsyncClient() as http:
+        node = cluster.address("node-1")
+        pid = cluster.pid("node-1")
+        assert pid is not None
+
+        async def ready() -> bool:
+            return (await http.get(f"http://{node.http_address}/readyz")).status_code == 200
+
+        async with Client(node.grpc_address, timeout_seconds=10) as client:
+            await client.create_session(session_id="a")
+            await until(ready)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (4 * MIB, resource.RLIM_INFINITY))
+            acknowledged = 0
+            with pytest.raises(WriteFailed, match="nothing was written"):
+                while acknowledged < 100:
+                    await client.append("a", "message", {"text": os.urandom(50_000).hex()})
+                    acknowledged += 1
+            reasons = (await http.get(f"http://{node.http_address}/readyz")).json()["reasons"]
+            assert "refused a transaction" in reasons[0]
+            assert (await http.get(f"http://{node.http_address}/healthz")).status_code == 200
+            metrics = (await http.get(f"http://{node.http_address}/metrics")).text
+            assert 'headwater_append_failures_total{group="0",reason="write_failed"} 1.0' in metrics
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, ALL)
+            after = await client.append("a", "message", {"text": "there is room again"})
+            assert after.seq == acknowledged + 1
+            await until(ready)
+            assert [entry.seq async for entry in client.transcript("a")] == list(range(1, after.seq + 1))
+
+
+async def test_a_damaged_shard_fails_its_own_writes_and_no_others(tmp_path: Path) -> None:
+    layout = ShardLayout(shard_count=4)
+    damaged, sound = "a", next(name for name in "bcdefgh" if layout.shard_of(name) != layout.shard_of("a"))
+    async with primary(tmp_path, layout=layout) as node:
+        for name in (damaged, sound):
+            await node.create(name)
+            await node.append(name, "one")
+        state = node.database.shards[layout.shard_of(damaged)]
+        assert node.database.checkpoint(state.shard)
+        state.connection.execute("PRAGMA shrink_memory")
+        # Another process: closing the file in this one would drop SQLite's locks.
+        overwrite = "import os, sys; os.pwrite(os.open(sys.argv[1], os.O_WRONLY), os.urandom(40 * 4096), 4096)"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", overwrite, str(state.path))
+        assert await process.wait() == 0
+        outcome = await node.append(damaged, "two")
+        assert isinstance(outcome.error, WriteFailed)
+        assert f"shard {state.shard} refused" in (node.writer.trouble or "")
+        assert node.writer.counters.failed["write_failed"] == 1
+        assert node.writer.failure is None
+        assert await node.texts(damaged) == [b'{"text":"one"}']
+        actor = await node.registry.actor(damaged)
+        assert (actor.outstanding, actor.next_seq) == (0, 2)
+        assert (await node.append(sound, "two")).seq == 2
+
+
+async def test_a_wal_that_does_not_hold_what_was_committed_stops_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        monkeypatch.setattr("primary.capture.WalCapture.capture", lambda _: None)
+        outcome = await node.append("a", "one")
+        assert isinstance(outcome.error, OutcomeUnknown)
+        assert "its WAL does not hold the transaction" in (node.writer.failure or "")
+
+
+async def test_a_writing_thread_that_is_gone_fails_every_waiter(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        await node.writer._thread.close()
+        requests = [node.submit("a", str(number)) for number in range(3)]
+        await node.answers.wait(3)
+        errors: list[HeadwaterError | None] = [node.answers.outcomes[request].error for request in requests]
+        assert all(isinstance(error, OutcomeUnknown | Unavailable) for error in errors)
+        assert node.writer.failure is not None
+        assert node.writer.queued == 0
+        assert await node.texts("a") == []
+        assert isinstance((await node.append("a", "later")).error, Unavailable)

@@ -1,0 +1,352 @@
+"""SQL over all shards against real worker processes: whole tables, ready views, and what it may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from agent_core.errors import QueryLimit, QueryRefused, ShardDamaged, Unavailable
+from agent_core.routing import ShardLayout
+from replica.reading.sql.limits import SqlLimits
+from replica.reading.sql.workers import DUCKDB_WORKER, SqlWorkers
+from tests.reading_shards import WrittenShards
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LAYOUT = ShardLayout(shard_count=3)
+DAY_MS = 86_400_000
+START_MS = 20_000 * DAY_MS
+
+ANSWER = {
+    "role": "assistant",
+    "model": "m1",
+    "content": [
+        {"type": "text", "text": "I look"},
+        {"type": "tool_call", "id": "c1", "name": "Read", "arguments": {"path": "a"}},
+        {"type": "tool_call", "id": "c2", "name": "Bash", "arguments": {}},
+        {"type": "tool_call", "id": "c3", "name": "Bash", "arguments": {}},
+    ],
+    "usage": {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 3, "cost": 0.5},
+    "record": {"message": {"id": "msg_1"}},
+}
+SAME_ANSWER_AGAIN = {**ANSWER, "content": [], "usage": {"input_tokens": 10, "output_tokens": 7}}
+OTHER_ANSWER = {"role": "assistant", "model": "m2", "usage": {"prompt_tokens": 100, "completion_tokens": 50}}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WrittenShards]:
+    written = WrittenShards(tmp_path_factory.mktemp("node"), LAYOUT)
+    written.create_every_shard()
+    for number in range(12):
+        session = f"session-{number}"
+        written.create(session, created_at=START_MS, workspace=f"w{number % 2}", title="It's a title")
+        written.append(session, '{"role": "user", "content": "Hello"}', at=START_MS)
+        written.append(session, json.dumps(ANSWER), json.dumps(SAME_ANSWER_AGAIN), at=START_MS + 1000)
+        written.append(session, json.dumps({"role": "tool_result", "toolCallId": "c1"}), at=START_MS + 3000)
+        if number < 4:
+            written.fold(LAYOUT.shard_of(session))
+        late = json.dumps({"role": "tool_result", "toolCallId": "c2", "isError": True})
+        written.append(session, late, json.dumps(OTHER_ANSWER), at=START_MS + DAY_MS)
+    yield written
+    written.close()
+
+
+@pytest.fixture(scope="module")
+def paths(shards: WrittenShards) -> list[Path]:
+    return [shards.path(shard) for shard in range(LAYOUT.shard_count + 1)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def workers() -> AsyncIterator[SqlWorkers]:
+    started = SqlWorkers(module=DUCKDB_WORKER)
+    yield started
+    await started.close()
+    assert started.running == 0
+
+
+async def rows(
+    workers: SqlWorkers, paths: list[Path], sql: str, parameters: Any = None, **limits: Any
+) -> list[Any]:
+    parameters_json = b"" if parameters is None else json.dumps(parameters).encode()
+    result = await workers.query(paths, sql, parameters_json, **{"seconds": 20, **limits})
+    found = json.loads(result.rows_json)
+    assert len(found) == result.row_count
+    return list(found)
+
+
+async def test_the_shards_are_one_database(workers: SqlWorkers, paths: list[Path]) -> None:
+    assert await rows(workers, paths, "SELECT count(*), count(DISTINCT shard) FROM sessions") == [[12, 3]]
+    assert await rows(workers, paths, "SELECT kind, count(*) FROM entries GROUP BY kind") == [["message", 72]]
+    assert await rows(
+        workers,
+        paths,
+        "SELECT title, entry_count, updated_at FROM sessions WHERE session_id = $id",
+        {"id": "session-7"},
+    ) == [["It's a title", 6, START_MS + DAY_MS]]
+    assert await rows(
+        workers, paths, "SELECT seq FROM entries WHERE session_id = ? ORDER BY seq", ["session-1"]
+    ) == [[seq] for seq in range(1, 7)]
+
+
+async def test_tokens_are_counted_once_an_answer(workers: SqlWorkers, paths: list[Path]) -> None:
+    assert await rows(workers, paths, "FROM tokens_by_model_and_day ORDER BY model") == [
+        ["2024-10-04", "m1", 12, 120, 84, 36, 0, 6.0],
+        ["2024-10-05", "m2", 12, 1200, 600, 0, 0, None],
+    ]
+
+
+async def test_tool_calls_have_their_outcomes(workers: SqlWorkers, paths: list[Path]) -> None:
+    sql = (
+        "SELECT name, status, duration_seconds FROM tool_calls WHERE session_id = 'session-0' ORDER BY tool_call_id"
+    )
+    assert await rows(workers, paths, sql) == [
+        ["Read", "completed", 2.0],
+        ["Bash", "errored", 86399.0],
+        ["Bash", "pending", None],
+    ]
+    assert await rows(
+        workers,
+        paths,
+        "SELECT name, calls, errors, pending, error_rate, mean_seconds FROM tool_calls_by_name ORDER BY 1",
+    ) == [["Bash", 24, 12, 12, 1.0, 86399.0], ["Read", 12, 0, 0, 0.0, 2.0]]
+
+
+async def test_sessions_and_active_time_are_summed(workers: SqlWorkers, paths: list[Path]) -> None:
+    assert await rows(workers, paths, "FROM sessions_by_workspace ORDER BY 1") == [
+        ["w0", 6, 36, 0, START_MS + DAY_MS],
+        ["w1", 6, 36, 0, START_MS + DAY_MS],
+    ]
+    # A night between two entries is no work.
+    assert await rows(workers, paths, "SELECT day, sum(active_seconds) FROM active_time GROUP BY 1 ORDER BY 1") == [
+        ["2024-10-04", 36.0],
+        ["2024-10-05", 0.0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1.5::DECIMAL(4, 2), DATE '2024-01-02', 'a'::BLOB, [1, 2], {'a': 1}", None),
+        ("SELECT 'nan'::DOUBLE, 'inf'::DOUBLE, NULL", [[None, None, None]]),
+        ("WITH x AS (SELECT 1 AS n) SELECT n FROM x", [[1]]),
+        ("WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 3) SELECT sum(n) FROM c", [[6]]),
+        ("SELECT list_sum(list_transform([1, 2], lambda x: x * 2))", [[6]]),
+        ("FROM range(2)", [[0], [1]]),
+        ("SELECT count(*) FROM entries WHERE payload->>'$.role' = 'user'", [[12]]),
+        ("SELECT 'ATTACH' || ' ''x''; -- COPY'", [["ATTACH 'x'; -- COPY"]]),
+        (
+            "SELECT EXTRACT(year FROM make_timestamp(0)), 3 IN (1, 3), CASE WHEN true THEN 'é' END",
+            [[1970, True, "é"]],
+        ),
+        ("SELECT 1; ", [[1]]),
+    ],
+)
+async def test_plain_reads_are_answered(
+    workers: SqlWorkers, paths: list[Path], sql: str, expected: list[Any] | None
+) -> None:
+    found = await rows(workers, paths, sql)
+    if expected is None:
+        assert found == [[1.5, "2024-01-02", {"base64": "YQ=="}, [1, 2], {"a": 1}]]
+    else:
+        assert found == expected
+
+
+ATTACKS = [
+    # writes
+    "DELETE FROM entries",
+    "INSERT INTO sessions VALUES (1)",
+    "UPDATE sessions SET title = 'x'",
+    "DROP VIEW entries",
+    "CREATE TABLE x (a INT)",
+    "CREATE TEMP TABLE x AS SELECT 1",
+    "CREATE MACRO f() AS 1",
+    "WITH x AS (DELETE FROM entries RETURNING 1) SELECT * FROM x",
+    "TRUNCATE entries",
+    "BEGIN",
+    "CHECKPOINT",
+    "VACUUM",
+    # files
+    "COPY entries TO '/tmp/stolen.csv'",
+    "COPY (SELECT 1) TO '/tmp/stolen.parquet'",
+    "EXPORT DATABASE '/tmp/stolen'",
+    "IMPORT DATABASE '/tmp/stolen'",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM 'x.csv'",
+    "SELECT * FROM 'https://example.org/x.parquet'",
+    "SELECT * FROM 's3://bucket/x.parquet'",
+    'WITH "/etc/passwd" AS (SELECT 1) SELECT * FROM "/etc/passwd"',
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_csv_auto('/etc/passwd')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM read_parquet('/etc/passwd')",
+    "SELECT * FROM parquet_metadata('/etc/passwd')",
+    "SELECT * FROM read_json('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM read_blob('/etc/passwd')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT content FROM read_text(getvariable('x'))",
+    # other databases
+    "ATTACH '/tmp/other.db'",
+    "ATTACH '/tmp/other.db' AS other (TYPE sqlite)",
+    "ATTACH ':memory:' AS m",
+    "DETACH shard_0",
+    "USE shard_0",
+    "CALL sqlite_attach('/tmp/other.db')",
+    "SELECT * FROM sqlite_scan('/tmp/other.db', 'sessions')",
+    "SELECT * FROM sqlite_query('shard_0', 'DELETE FROM entries')",
+    "SELECT * FROM postgres_scan('host=x', 'a', 'b')",
+    "SELECT * FROM shard_0.main.entries",
+    "SELECT * FROM workspace.main.replication",
+    "SELECT * FROM all_entries",
+    "SELECT * FROM session_keys",
+    # extensions
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "LOAD '/tmp/evil.duckdb_extension'",
+    "FORCE INSTALL sqlite",
+    # configuration and secrets
+    "SET threads = 64",
+    "SET GLOBAL memory_limit = '64GB'",
+    "RESET memory_limit",
+    "SET enable_external_access = true",
+    "SET lock_configuration = false",
+    "PRAGMA database_list",
+    "PRAGMA enable_profiling",
+    "CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT * FROM duckdb_settings",
+    "SELECT * FROM duckdb_extensions()",
+    "SELECT * FROM duckdb_tables()",
+    "SELECT * FROM pragma_database_list()",
+    "SELECT * FROM information_schema.tables",
+    "SELECT * FROM pg_catalog.pg_class",
+    "SELECT * FROM pg_class",
+    "SELECT * FROM sqlite_master",
+    "SELECT getenv('HOME')",
+    "SELECT current_setting('memory_limit')",
+    "SELECT getvariable('x')",
+    "SET VARIABLE x = 1",
+    "SELECT set_config('threads', '2', false)",
+    "SELECT nextval('x')",
+    "SELECT write_log('x')",
+    # SQL within SQL
+    "SELECT * FROM query('SELECT 1')",
+    "SELECT * FROM query_table('entries')",
+    "SELECT json_execute_serialized_sql('{}')",
+    "SELECT * FROM json_execute_serialized_sql('{}')",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; ATTACH '/tmp/other.db'",
+    "EXPLAIN ANALYZE SELECT 1",
+    "DESCRIBE entries",
+    "SHOW TABLES",
+    "SUMMARIZE entries",
+    "FROM (SHOW TABLES)",
+    "SELECT main.query('x')",
+    "SELECT * FROM pg_catalog.read_text('/etc/passwd')",
+    "SELECT (SELECT max(content) FROM read_text('/etc/passwd'))",
+    "SELECT 1 UNION ALL SELECT content FROM read_text('/etc/passwd')",
+    "SELECT 1 WHERE EXISTS (FROM read_text('/etc/passwd'))",
+    "SELECT 1 ORDER BY (SELECT 1 FROM glob('*'))",
+    "SELECT 1 LIMIT (SELECT count(*) FROM glob('*'))",
+    "WITH x AS (FROM read_text('/etc/passwd')) SELECT * FROM entries",
+    "WITH read_text AS (SELECT 1) SELECT * FROM read_text('/etc/passwd')",
+    "WITH duckdb_settings AS (SELECT 1) SELECT * FROM duckdb_settings",
+    "SELECT list_transform([1], lambda x: getenv('HOME'))",
+    "SELECT sum(1) OVER (ORDER BY getenv('HOME'))",
+    "SELECT a FROM entries, LATERAL (SELECT content AS a FROM read_text(session_id))",
+    "SELECT sleep_ms(1000)",
+    "SELEC 1",
+    "",
+    "-- nothing",
+    "(" * 5000 + "1",
+]
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if not path.name.endswith("-shm")  # readers mark their places in it
+    }
+
+
+@pytest.mark.parametrize("sql", [sql for sql in ATTACKS if sql])
+async def test_what_is_not_a_plain_read_is_refused(workers: SqlWorkers, paths: list[Path], sql: str) -> None:
+    before = content_of(paths[0].parent)
+    with pytest.raises(QueryRefused):
+        await rows(workers, paths, sql)
+    assert content_of(paths[0].parent) == before
+    assert not any(map(os.path.exists, ("/tmp/stolen", "/tmp/stolen.csv", "/tmp/stolen.parquet", "/tmp/other.db")))
+
+
+ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c"
+
+
+async def test_a_query_out_of_time_ends_and_frees_its_worker(workers: SqlWorkers, paths: list[Path]) -> None:
+    with pytest.raises(QueryLimit, match=r"longer than its limit of 0.5 s"):
+        await rows(workers, paths, ENDLESS, seconds=0.5)
+    assert await rows(workers, paths, "SELECT 1") == [[1]]
+
+
+async def test_a_cancelled_query_frees_its_worker(paths: list[Path]) -> None:
+    workers = SqlWorkers(1, module=DUCKDB_WORKER)
+    try:
+        assert await rows(workers, paths, "SELECT 1") == [[1]]
+        query = asyncio.create_task(rows(workers, paths, ENDLESS))
+        async with asyncio.timeout(10):
+            while workers.queries < 2:
+                await asyncio.sleep(0.01)
+        query.cancel()
+        await asyncio.gather(query, return_exceptions=True)
+        assert await rows(workers, paths, "SELECT 1") == [[1]]
+        assert workers.killed == 1
+    finally:
+        await workers.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM (SELECT DISTINCT a.range, b.range, random() FROM range(100000) a, range(1000) b)",
+        "SELECT string_agg(a.range::VARCHAR) FROM range(100000) a, range(10000) b",
+        "SELECT repeat('x', 1000000000)",
+    ],
+)
+async def test_a_query_out_of_memory_ends(paths: list[Path], sql: str) -> None:
+    workers = SqlWorkers(1, SqlLimits(memory_bytes=64 << 20), module=DUCKDB_WORKER)
+    try:
+        with pytest.raises((QueryLimit, QueryRefused)):
+            await rows(workers, paths, sql)
+        assert await rows(workers, paths, "SELECT 1") == [[1]]
+    finally:
+        await workers.close()
+
+
+async def test_a_result_is_cut_at_its_rows_and_bytes(paths: list[Path]) -> None:
+    workers = SqlWorkers(1, SqlLimits(result_bytes=1000), module=DUCKDB_WORKER)
+    try:
+        by_rows = await workers.query(paths, "FROM range(10)", max_rows=2, seconds=20)
+        assert by_rows[1:] == (b"[[0],[1]]", 2, True)
+        by_bytes = await workers.query(paths, "SELECT repeat('x', 100) FROM range(100)", seconds=20)
+        assert by_bytes.truncated
+        assert len(by_bytes.rows_json) <= 1000
+    finally:
+        await workers.close()
+
+
+async def test_a_file_that_is_no_shard_is_named(workers: SqlWorkers, paths: list[Path], tmp_path: Path) -> None:
+    damaged = tmp_path / "shard-000.db"
+    damaged.write_bytes(b"not a database" * 1000)
+    with pytest.raises((Unavailable, ShardDamaged, QueryRefused)):
+        await rows(workers, [damaged, *paths[1:]], "SELECT count(*) FROM entries")

@@ -1,0 +1,145 @@
+"""Nothing gets in front of a refused append of its session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_core.quorum import Acknowledgement
+from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResult, Session
+from primary.accumulator import Accumulator
+from primary.actor import SessionActor
+from primary.append_order import AppendOrder
+from primary.checks import WriteChecks
+from primary.loader import SessionLoader
+from primary.mutation import Append
+from primary.service import SessionsService
+from tests.unit.primary_harness import Answers, Primary, primary
+
+
+def test_what_follows_a_refused_append_is_refused_until_one_comes_again() -> None:
+    order = AppendOrder()
+    assert order.admits("a", 1)
+    order.refused("a", 1)
+    assert not order.admits("a", 2)
+    assert order.admits("b", 3)
+    assert not order.admits("a", 4)
+    assert order.admits("a", 1)
+    assert order.admits("a", 2)
+    assert order.admits("a", 4)
+
+
+def test_a_caller_that_gave_the_first_up_gets_on_with_the_next() -> None:
+    order = AppendOrder()
+    order.refused("a", 1)
+    assert not order.admits("a", 2)
+    assert order.admits("a", 2)
+    assert order.admits("a", 3)
+
+
+def test_a_refusal_that_comes_late_does_not_take_back_a_later_one() -> None:
+    order = AppendOrder()
+    order.refused("a", 3)
+    order.refused("a", 2)
+    assert order.admits("a", 3)
+
+
+class Stream:
+    """An append stream without gRPC: batches go in, results come out."""
+
+    def __init__(self, node: Primary) -> None:
+        service = SessionsService(node.registry, node.registry._layout, WriteChecks(), _no_listing)
+        self._batches: asyncio.Queue[AppendBatch] = asyncio.Queue()
+        context: Any = None
+        self._results = service.AppendStream(self._each(), context)
+        self.results: dict[int, AppendResult] = {}
+
+    async def _each(self) -> AsyncIterator[AppendBatch]:
+        while True:
+            yield await self._batches.get()
+
+    def send(self, *appends: tuple[int, str, bytes]) -> None:
+        self._batches.put_nowait(
+            AppendBatch(
+                appends=[
+                    AppendRequest(request_id=number, session_id=session_id, kind="message", payload_json=payload)
+                    for number, session_id, payload in appends
+                ]
+            )
+        )
+
+    async def answered(self, count: int) -> None:
+        self.results.clear()
+        async with asyncio.timeout(10):
+            while len(self.results) < count:
+                for result in (await anext(self._results)).results:
+                    self.results[result.request_id] = result
+
+
+async def _no_listing(_: Any) -> Any:
+    raise NotImplementedError
+
+
+async def test_a_refused_append_is_not_overtaken_by_one_of_its_batch_or_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        await node.create("b")
+        node.registry.evict(float("inf"))
+        load = SessionLoader.load
+
+        def refuse(loader: SessionLoader, session_id: str) -> SessionActor | None:
+            if session_id == "a":
+                raise ValueError("the shard cannot be read at this moment")
+            return load(loader, session_id)
+
+        stream = Stream(node)
+        with monkeypatch.context() as patched:
+            patched.setattr(SessionLoader, "load", refuse)
+            stream.send((1, "a", b'"one"'), (2, "b", b'"one"'))
+            await stream.answered(2)
+        assert (stream.results[1].error_code, stream.results[2].seq) == ("unavailable", 1)
+        # Sent before the refusal of 1 was seen.
+        stream.send((3, "a", b'"two"'), (4, "a", b'"three"'), (5, "b", b'"two"'))
+        await stream.answered(3)
+        assert [stream.results[number].error_code for number in (3, 4)] == ["unavailable"] * 2
+        assert "earlier append" in stream.results[3].error_message
+        assert stream.results[5].seq == 2
+        stream.send((1, "a", b'"one"'), (3, "a", b'"two"'), (4, "a", b'"three"'))
+        await stream.answered(3)
+        assert await node.texts("a") == [b'"one"', b'"two"', b'"three"']
+
+
+def test_what_waits_behind_an_expired_append_goes_with_it() -> None:
+    accumulator = Accumulator()
+    sessions = {name: SessionActor(Session(session_id=name), 0, 0) for name in "ab"}
+    appends = [
+        append_to(sessions[name], expires_at) for name, expires_at in (("a", 1), ("b", 2), ("a", 3), ("b", 4))
+    ]
+    for append in appends:
+        accumulator.add(append)
+    assert accumulator.take_expired(now=1.5) == [appends[0], appends[2]]
+    assert (len(accumulator), accumulator.size_bytes) == (2, appends[1].size_bytes + appends[3].size_bytes)
+    assert accumulator.take_expired(now=1.5) == []
+    assert accumulator.take_expired(now=2) == [appends[1], appends[3]]
+    assert accumulator.size_bytes == 0
+
+
+def append_to(actor: SessionActor, expires_at: float) -> Append:
+    append = Append(
+        actor,
+        Acknowledgement.QUORUM,
+        Answers(),
+        0,
+        kind="message",
+        payload=b"{}",
+        created_at_ms=0,
+        idempotency_key="",
+    )
+    append.expires_at = expires_at
+    return append

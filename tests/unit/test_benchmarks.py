@@ -1,0 +1,151 @@
+"""Benchmarks without a cluster: their load, their figures, their command lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agent_core.database.build import open_for_writing
+from agent_core.database.pages import PAGE_HASH_BYTES, page_hashes
+from agent_core.database.schema import migrate, read_position
+from agent_core.position import Position
+from agent_core.rpc import replication_pb2 as pb
+from agent_core.rpc.administration_pb2 import GroupStatus, StandbyStatus, StatusResponse
+from ops.benchmarks.figures import over_runs, percentile
+from ops.benchmarks.load import payloads, until
+from ops.benchmarks.node_metrics import parse
+from ops.benchmarks.resync import AHEAD_BY, diverge
+from ops.benchmarks.standby import STANDBY, is_caught_up, is_connected
+from ops.cli.main import main
+
+BENCHMARKS = ("append", "lag", "length", "catchup", "resync", "memory")
+
+
+def hashes_of(path: Path) -> list[bytes]:
+    packed = page_hashes(path.read_bytes(), first=1)
+    return [packed[start : start + PAGE_HASH_BYTES] for start in range(0, len(packed), PAGE_HASH_BYTES)]
+
+
+def test_figures_over_runs_are_medians_beside_what_each_run_gave() -> None:
+    runs = [{"rate": 10.4, "ratio": 1.0}, {"rate": 99.6, "ratio": 0.98765}, {"rate": 20.0, "ratio": 1.1}]
+    assert over_runs(runs, {"rate": 0, "ratio": 3}) == {
+        "runs": 3,
+        "rate": 20,
+        "rate_all": [10, 100, 20],
+        "ratio": 1.0,
+        "ratio_all": [1.0, 0.988, 1.1],
+    }
+
+
+@pytest.mark.parametrize(("share", "value"), [(0, 1), (0.5, 3), (0.99, 5), (1, 5)])
+def test_a_percentile_is_a_measured_value_whatever_their_order(share: float, value: float) -> None:
+    assert percentile([5, 1, 4, 2, 3], share) == value
+
+
+@pytest.mark.parametrize("entry_bytes", [32, 500, 3800])
+def test_payloads_are_json_of_the_size_asked_for_and_the_same_each_time(entry_bytes: int) -> None:
+    texts = payloads(entry_bytes, count=8)
+    assert texts == payloads(entry_bytes, count=8)
+    for text in texts:
+        assert set(json.loads(text)) == {"role", "content"}
+        assert entry_bytes * 0.8 <= len(text) <= entry_bytes + 32
+
+
+def test_samples_of_a_scrape_are_summed_over_their_labels_and_missing_ones_are_zero() -> None:
+    totals = parse(
+        "# TYPE headwater_resyncs counter\n"
+        'headwater_resyncs_total{group="0"} 2.0\n'
+        'headwater_resyncs_total{group="1"} 3.0\n'
+        "# TYPE process_resident_memory_bytes gauge\n"
+        "process_resident_memory_bytes 1.5e+08\n"
+    )
+    assert totals["headwater_resyncs_total"] == 5
+    assert totals["process_resident_memory_bytes"] == 150_000_000
+    assert totals["headwater_sessions_live"] == 0
+
+
+async def test_waiting_for_a_condition_ends_with_it_or_with_its_deadline() -> None:
+    answers = iter([False, False, True])
+
+    async def third_time() -> bool:
+        return next(answers)
+
+    async def never() -> bool:
+        await asyncio.sleep(0)
+        return False
+
+    await until(third_time, every_seconds=0.001, within_seconds=10)
+    with pytest.raises(TimeoutError):
+        await until(never, every_seconds=0.001, within_seconds=0.02)
+
+
+def test_a_diverged_shard_differs_in_the_share_asked_for_and_claims_to_be_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "shard.db"
+    connection = open_for_writing(path)
+    migrate(connection, cluster_id="c", shard=0)
+    connection.execute("UPDATE replication SET epoch=3, lsn=70")
+    connection.execute("INSERT INTO sessions (id, session_id, created_at, folded_updated_at) VALUES (1, 's', 0, 0)")
+    rows = [(seq, "x" * 3800) for seq in range(1, 301)]
+    connection.executemany(
+        "INSERT INTO entries (session, seq, kind, created_at, payload) VALUES (1, ?, 'message', 0, ?)", rows
+    )
+    connection.close()
+    before = hashes_of(path)
+
+    assert diverge(path, 0.01) == 3 + 1
+
+    after = hashes_of(path)
+    assert len(after) == len(before)
+    assert sum(ours != theirs for ours, theirs in zip(before, after, strict=True)) == 3 + 1
+    connection = open_for_writing(path)
+    assert read_position(connection) == Position(3, 70 + AHEAD_BY)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("connected", "applied_lsn", "expected"),
+    [(True, 9, (True, True)), (True, 8, (True, False)), (False, 9, (False, False))],
+)
+def test_a_standby_has_caught_up_when_it_is_connected_and_holds_the_primarys_log_in_every_group(
+    connected: bool, applied_lsn: int, expected: tuple[bool, bool]
+) -> None:
+    def group(*, connected: bool, applied_lsn: int) -> GroupStatus:
+        return GroupStatus(
+            durable=pb.Position(epoch=1, lsn=9),
+            standbys=[
+                StandbyStatus(node_id="node-2"),
+                StandbyStatus(node_id=STANDBY, connected=connected, applied_lsn=applied_lsn),
+            ],
+        )
+
+    status = StatusResponse(
+        groups=[group(connected=True, applied_lsn=9), group(connected=connected, applied_lsn=applied_lsn)]
+    )
+    assert (is_connected(status), is_caught_up(status)) == expected
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_benchmark_says_what_it_measures_and_offers_json(benchmark: str) -> None:
+    shown = CliRunner().invoke(main, ["bench", benchmark, "--help"])
+    assert shown.exit_code == 0
+    assert "--json" in shown.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["append", "--groups", "0"],
+        ["append", "--writers", "0"],
+        ["length", "--long", "0"],
+        ["catchup", "--megabytes", "0"],
+        ["resync", "--differing", "1.5"],
+        ["memory", "--sessions", "0"],
+        ["lag", "--rate", "0"],
+    ],
+)
+def test_a_benchmark_of_nothing_is_a_usage_error(arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, ["bench", *arguments]).exit_code == 2

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from agent_core.control.cluster_map import ClusterMap, Member, Placement
+from agent_core.control.commands import RecordPrimary
+from agent_core.position import START, Position
+from primary.electing.supervisor import (
+    Action,
+    AskForReport,
+    AskToHandOver,
+    GroupReport,
+    Nominate,
+    Probe,
+    Record,
+    Supervisor,
+)
+
+NODES = ("a", "b", "c")
+TIMEOUT = 1.0
+
+
+def cluster(*placements: Placement, draining: str = "") -> ClusterMap:
+    members = tuple(
+        Member(name, f"127.0.0.1:{port}", f"127.0.0.1:{port + 100}", True, None, draining=name == draining)
+        for port, name in enumerate(NODES, 7001)
+    )
+    return ClusterMap(version=1, cluster_id="c", shard_count=4, members=members, placements=placements)
+
+
+class Cluster:
+    """A supervisor and the nodes' side of it, on a clock of its own."""
+
+    def __init__(self, *placements: Placement, attending: Iterable[str] = NODES) -> None:
+        self.now = 100.0
+        self.supervisor = Supervisor(failure_timeout_seconds=TIMEOUT, now=self.now)
+        self.map = cluster(*placements)
+        self.supervisor.learn(self.map, self.now)
+        self.logs = dict.fromkeys(NODES, START)
+        self.leads: dict[str, dict[int, int]] = {name: {} for name in NODES}
+        self.silent = dict.fromkeys(NODES, 0.0)
+        self.answered = dict.fromkeys(NODES, 0)
+        self.able = dict.fromkeys(NODES, True)
+        self.attending = set(attending)
+        for number, placement in enumerate(placements):
+            if placement.primary in self.attending:
+                self.leads[placement.primary][number] = placement.epoch
+        for name in self.attending:
+            self.supervisor.attend(name, self.now)
+        self.report(*self.attending)
+
+    def report(self, *names: str) -> None:
+        for name in names:
+            if name not in self.attending:
+                continue
+            reports = [
+                GroupReport(
+                    group=number,
+                    leads_epoch=self.leads[name].get(number, 0),
+                    last=self.logs[name],
+                    hears="" if placement.primary in {name, None} else str(placement.primary),
+                    silent_seconds=self.silent[name],
+                    answered=self.answered[name],
+                    able=self.able[name],
+                )
+                for number, placement in enumerate(self.map.placements)
+            ]
+            self.supervisor.report(name, reports, self.now)
+
+    def tick(self) -> list[Action]:
+        return self.supervisor.tick(self.now)
+
+    def poll(self) -> list[Action]:
+        """The next actions, with the voters' newest positions told as soon as they are asked for."""
+        actions = self.tick()
+        if any(isinstance(action, AskForReport) for action in actions):
+            self.now += 0.001
+            self.report(*NODES)
+            actions = self.tick()
+        return actions
+
+    def wait(self, seconds: float, *silent: str) -> None:
+        """Time passes; everybody but `silent` goes on reporting, and hears nothing of them."""
+        for _ in range(round(seconds / 0.1)):
+            self.now += 0.1
+            self.report(*(name for name in NODES if name not in silent))
+            self.tick()
+
+    def die(self, name: str) -> None:
+        self.attending.discard(name)
+        self.leads[name].clear()
+        self.supervisor.leave(name)
+
+    def learn(self, *placements: Placement, draining: str = "") -> None:
+        self.map = replace(cluster(*placements, draining=draining), version=self.map.version + 1)
+        self.supervisor.learn(self.map, self.now)
+
+
+def nominations(actions: list[Action]) -> list[tuple[int, str]]:
+    return [(action.group, action.node) for action in actions if isinstance(action, Nominate)]
+
+
+def test_a_new_clusters_groups_are_spread_over_its_nodes() -> None:
+    nodes = Cluster(Placement(), Placement(), Placement())
+    assert sorted(nominations(nodes.poll())) == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_a_new_cluster_waits_for_every_voter_for_the_failure_timeout_only() -> None:
+    nodes = Cluster(Placement(), attending=("a", "b"))
+    assert nodes.poll() == []
+    nodes.now += TIMEOUT
+    nodes.report("a", "b")
+    assert nominations(nodes.poll()) == [(0, "a")]
+
+
+def test_nobody_is_nominated_without_a_majority() -> None:
+    nodes = Cluster(Placement(), attending=("a",))
+    nodes.wait(5)
+    assert nodes.poll() == []
+
+
+def test_a_healthy_primary_stays() -> None:
+    nodes = Cluster(Placement(3, "b"))
+    nodes.wait(5)
+    assert nodes.poll() == []
+
+
+def test_a_killed_primary_is_replaced_as_soon_as_its_port_refuses() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.die("a")
+    assert nodes.tick() == [Probe("a")]
+    nodes.supervisor.probed("a", refused=True)
+    assert nominations(nodes.poll()) == [(0, "b")]
+
+
+def test_the_voter_with_the_furthest_log_is_nominated() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.logs |= {"a": Position(3, 9), "b": Position(3, 7), "c": Position(3, 8)}
+    nodes.die("a")
+    nodes.tick()
+    nodes.supervisor.probed("a", refused=True)
+    assert nominations(nodes.poll()) == [(0, "c")]
+
+
+def test_a_primary_that_only_left_the_supervisor_is_not_replaced_while_its_standbys_hear_it() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.wait(0.5)
+    nodes.supervisor.leave("a")
+    nodes.supervisor.probed("a", refused=False)
+    nodes.now += 0.2
+    nodes.report("b", "c")
+    assert nominations(nodes.poll()) == []
+
+
+def test_a_primary_that_its_standbys_do_not_hear_for_the_failure_timeout_is_replaced() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.silent |= {"b": 5.0, "c": 5.0}
+    nodes.report("b", "c")
+    assert nominations(nodes.poll()) == []
+    for _ in range(20):
+        nodes.now += 0.1
+        nodes.report("b", "c")
+        if found := nominations(nodes.poll()):
+            break
+    assert found == [(0, "b")]
+    assert 0.9 * TIMEOUT <= nodes.now - 100 <= 1.5 * TIMEOUT
+
+
+def test_a_primary_that_came_back_without_its_epoch_leads_to_an_election() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.leads["a"].clear()
+    nodes.logs |= {"a": Position(3, 9)}
+    nodes.report("a")
+    assert nominations(nodes.poll()) == [(0, "a")]
+
+
+def test_whoever_won_an_epoch_is_recorded_with_compare_and_set() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.leads["b"] = {0: 5}
+    nodes.report("b")
+    assert nodes.tick() == [Record(RecordPrimary(0, 3, 5, "b"))]
+    nodes.now += 0.1
+    assert nodes.tick() == [], "it is on its way"
+    nodes.now += TIMEOUT
+    assert nodes.tick() == [Record(RecordPrimary(0, 3, 5, "b"))], "the proposal was lost"
+
+
+def test_a_refused_nomination_is_made_anew_after_a_pause() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.die("a")
+    nodes.tick()
+    nodes.supervisor.probed("a", refused=True)
+    (nomination,) = [action for action in nodes.poll() if isinstance(action, Nominate)]
+    assert nodes.tick() == []
+    nodes.answered[nomination.node] = nomination.number
+    nodes.logs["c"] = Position(3, 12)
+    nodes.report("b", "c")
+    assert nodes.tick() == []
+    nodes.now += 0.2
+    assert nominations(nodes.poll()) == [(0, "c")]
+    assert nodes.supervisor.refusals == 1
+
+
+def test_a_nominee_that_does_not_answer_is_given_up() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.die("a")
+    nodes.tick()
+    nodes.supervisor.probed("a", refused=True)
+    assert nominations(nodes.poll()) == [(0, "b")]
+    nodes.now += TIMEOUT
+    nodes.report("b", "c")
+    nodes.tick()
+    nodes.now += 0.2
+    assert nominations(nodes.poll()) == [(0, "b")]
+
+
+def test_a_node_that_cannot_lead_is_not_nominated() -> None:
+    nodes = Cluster(Placement())
+    nodes.able["a"] = False
+    nodes.logs["a"] = Position(1, 5)
+    nodes.report("a")
+    assert nominations(nodes.poll()) == [(0, "b")]
+
+
+def test_a_switchover_asks_the_primary_and_then_nominates_the_heir() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    assert nodes.supervisor.hand_over(0, "c", nodes.now) is None
+    (asked,) = nodes.tick()
+    assert isinstance(asked, AskToHandOver)
+    assert (asked.node, asked.group, asked.to) == ("a", 0, "c")
+    nodes.leads["a"].clear()
+    nodes.report("a")
+    assert nominations(nodes.poll()) == [(0, "c")]
+
+
+def test_a_switchover_that_cannot_be_says_why() -> None:
+    nodes = Cluster(Placement(3, "a"), attending=("a", "b"))
+    assert nodes.supervisor.hand_over(1, "b", nodes.now) == "group is 1; this cluster has the groups 0 to 0"
+    assert "allowed are the voters a, b, c" in str(nodes.supervisor.hand_over(0, "d", nodes.now))
+    assert "does not attend" in str(nodes.supervisor.hand_over(0, "c", nodes.now))
+
+
+def test_a_primary_that_refuses_to_hand_over_stays() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.supervisor.hand_over(0, "c", nodes.now)
+    (asked,) = nodes.tick()
+    assert isinstance(asked, AskToHandOver)
+    nodes.answered["a"] = asked.number
+    nodes.report("a")
+    nodes.tick()
+    nodes.wait(3)
+    assert nodes.poll() == []
+
+
+def test_a_draining_node_hands_its_groups_to_different_nodes() -> None:
+    nodes = Cluster(Placement(3, "a"), Placement(3, "a"))
+    nodes.learn(Placement(3, "a"), Placement(3, "a"), draining="a")
+    asked = [action for action in nodes.tick() if isinstance(action, AskToHandOver)]
+    assert {(action.group, action.to) for action in asked} == {(0, "b"), (1, "c")}
+
+
+def test_a_draining_node_is_nominated_when_its_log_alone_is_far_enough() -> None:
+    nodes = Cluster(Placement(3, "b"))
+    nodes.learn(Placement(3, "b"), draining="a")
+    nodes.logs |= {"a": Position(3, 9), "c": Position(3, 8)}
+    nodes.die("b")
+    nodes.tick()
+    nodes.supervisor.probed("b", refused=True)
+    assert nominations(nodes.poll()) == [(0, "a")]
