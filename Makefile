@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
+# What the tests run that is not Python, each with the Debian package that brings it.
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd sqlite3=sqlite3
 
 .DEFAULT_GOAL := help
 
@@ -30,12 +32,10 @@ demo: setup ## Start a primary and two standbys, load them, and compare them (DE
 failover-demo: setup ## Kill a primary under load, let it come back, and count what was lost.
 	@$(BIN)/headwater failover-demo
 
-tools:
-	@command -v sqlite3 >/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq sqlite3; \
-	  else echo "The tests read shards with the sqlite3 shell: install the package sqlite3"; exit 1; fi; }
+test-programs:
+	@sh ops/require_programs.sh $(TEST_PROGRAMS)
 
-test: setup tools ## Run every test.
+test: setup test-programs ## Run every test.
 	$(BIN)/python -m pytest
 
 check: setup ## Lint, types, formatting, generated code up to date.
@@ -43,6 +43,7 @@ check: setup ## Lint, types, formatting, generated code up to date.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@$(MAKE) --no-print-directory STUBS=$$(mktemp -d) check-stubs
+	@$(BIN)/python ops/grafana/dashboard.py | cmp - ops/grafana/headwater.json || { echo "stale: run make dashboard"; exit 1; }
 
 bench: setup ## Measure speed and size; prints JSON.
 	@for what in append lag length catchup resync memory dashboards sessions; do $(BIN)/headwater bench $$what --json || exit 1; done
@@ -57,6 +58,9 @@ generate-stubs:
 check-stubs: generate-stubs
 	@for stub in $(STUBS)/agent_core/rpc/*; do cmp "$$stub" "agent_core/rpc/$$(basename $$stub)" || { echo "stale: run make proto"; exit 1; }; done
 
+dashboard: setup ## Generate ops/grafana/headwater.json from ops/grafana/dashboard.py.
+	$(BIN)/python ops/grafana/dashboard.py > ops/grafana/headwater.json
+
 lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds.
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -65,4 +69,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo failover-demo tools test check bench proto generate-stubs check-stubs lock clean
+.PHONY: help setup demo failover-demo test test-programs check bench proto dashboard generate-stubs check-stubs lock clean

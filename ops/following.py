@@ -13,6 +13,7 @@ from replica.following import Follower
 from replica.group_shards import Keeping
 from replica.incoming import FollowerSettings
 from replica.standby_group import StandbyGroup
+from replica.tracing import ApplyTraces
 
 
 class FollowingGroup:
@@ -81,6 +82,9 @@ class FollowingGroup:
         shards.on_applied(applied)
         shards.on_committed(committed)
         heartbeat_seconds = configuration.replication.heartbeat_seconds
+        traces = None if context.tracer is None else ApplyTraces(context.tracer, context.group)
+        if traces is not None:
+            shards.on_applied(traces.applied)
         follower = Follower(
             node_id=context.node_id,
             cluster_id=cluster.cluster_id,
@@ -90,6 +94,7 @@ class FollowingGroup:
             voter=context.voter,
             shards=shards,
             connect=lambda misled: context.peers.stub(context.presumed_primary(misled=misled)),
+            on_traced=None if traces is None else traces.received,
             settings=FollowerSettings(heartbeat_seconds=heartbeat_seconds, silence_seconds=20 * heartbeat_seconds),
         )
         return cls(context, shards, follower)

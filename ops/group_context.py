@@ -16,6 +16,7 @@ from agent_core.log.log import ReplicationLog
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
 from agent_core.rpc.session_pb2_grpc import SessionsStub
+from agent_core.tracing import Tracer
 from agent_core.transport import NODE_CHANNEL_OPTIONS, client_options, close_channel
 from ops.control.ports import refuses
 from ops.control.view import MapView
@@ -88,6 +89,7 @@ class GroupContext:
         positions: Told how far the group's shards are.
         view: Who leads the group, as the Raft members agreed.
         readers_away: Keeps this node's own readers from a shard whose file is replaced.
+        tracer: Records traced appends; None: nothing is traced.
         presumed: The node that was named last as the one to follow.
     """
 
@@ -100,6 +102,7 @@ class GroupContext:
     positions: AppliedPositions
     view: MapView
     readers_away: ReadersAway
+    tracer: Tracer | None = None
     presumed: str = ""
 
     @classmethod
@@ -113,6 +116,7 @@ class GroupContext:
         view: MapView,
         readers_away: ReadersAway,
         executor: ThreadPoolExecutor,
+        tracer: Tracer | None = None,
     ) -> GroupContext:
         """Open the group's log and promise.
 
@@ -143,7 +147,16 @@ class GroupContext:
             executor=executor,
         )
         return cls(
-            configuration, configuration.cluster_map, group, log, voter, peers, positions, view, readers_away
+            configuration,
+            configuration.cluster_map,
+            group,
+            log,
+            voter,
+            peers,
+            positions,
+            view,
+            readers_away,
+            tracer,
         )
 
     @property

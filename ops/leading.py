@@ -24,6 +24,7 @@ from primary.progress import StandbyState
 from primary.registry import SessionRegistry
 from primary.resync_source import ResyncSource
 from primary.streaming import StandbyStreams, StreamSettings
+from primary.tracing import GroupTraces
 from primary.writer import GroupWriter, WriterSettings
 
 log = structlog.get_logger(__name__)
@@ -81,6 +82,7 @@ class LeadingGroup:
         self.source: ResyncSource | None = None
         self.tracker: CommitTracker | None = None
         self._registry = registry
+        self._traces = None if context.tracer is None else GroupTraces(context.tracer)
         self._unlogged = unlogged
         # What a log begins after was committed before.
         context.positions.advance(context.group, context.log.base)
@@ -90,6 +92,11 @@ class LeadingGroup:
         self.began_at = self._loop.time()
         self._trouble_since: float | None = None
         context.voter.on_raised(self._fenced)
+
+    @property
+    def serving(self) -> bool:
+        """Whether the group's epoch is open and its writes are taken."""
+        return self.waiting_for is None and self.writer is not None and self.writer.takes_writes
 
     async def run(self) -> TermEnded:
         """Open the epoch, serve, and keep the log in bounds, until there is a reason to step down.
@@ -202,6 +209,7 @@ class LeadingGroup:
             on_durable=self._durable,
             on_heard=self._heard,
             on_fenced=self._fenced,
+            traces=None if self._traces is None else self._traces.sent,
             settings=StreamSettings(
                 heartbeat_seconds=configuration.replication.heartbeat_seconds,
                 window_bytes=configuration.replication.window_mib * MIB,
@@ -231,10 +239,11 @@ class LeadingGroup:
                     queue_bytes=limits.queue_bytes,
                 ),
             ),
-            on_logged=streams.doorbell.ring,
+            on_logged=self._logged,
             on_released=self._registry.released,
             on_committed=self._committed,
             on_visible=lambda position: context.positions.advance(context.group, position),
+            on_batch=None if self._traces is None else self._traces.batched,
         )
         self.writer.start()
         self._wait_for(f"a quorum must hold what begins epoch {self.epoch}, up to lsn {beginning.last_lsn}")
@@ -250,7 +259,15 @@ class LeadingGroup:
             log.info("group is not served yet", group=self.context.group, reason=reason)
         self.waiting_for = reason
 
+    def _logged(self) -> None:
+        if self._traces is not None:
+            self._traces.logged()
+        if self.streams is not None:
+            self.streams.doorbell.ring()
+
     def _durable(self, node: str, lsn: int) -> None:
+        if self._traces is not None:
+            self._traces.durable(node, lsn)
         if self.writer is not None:
             self.writer.durable(node, lsn)
 

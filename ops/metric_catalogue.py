@@ -43,12 +43,19 @@ def _define(name: str, kind: Kind, labels: str, description: str) -> Metric:
 
 NODE = _define("node", "info", "cluster node version", "The node, its cluster, and its version of Headwater.")
 READY = _define("node_ready", "gauge", "", "1 when the node is ready for requests, else 0.")
+FILESYSTEM_BYTES = _define(
+    "filesystem_size_bytes", "gauge", "", "Size of the filesystem that holds the node's data directory."
+)
+FILESYSTEM_AVAILABLE_BYTES = _define(
+    "filesystem_available_bytes", "gauge", "", "What the node can still write to that filesystem."
+)
 
 RAFT_LEADER = _define("raft_leader", "gauge", "", "1 while this node leads the Raft members, else 0.")
 MAP_VERSION = _define("map_version", "gauge", "", "Version of the map of primaries that this node knows.")
 DRAINING = _define("node_draining", "gauge", "", "1 while this node shall lead nothing, else 0.")
 NOMINATIONS = _define("nominations", "counter", "", "Candidates that this node nominated as the Raft leader.")
 
+VOTERS = _define("voters", "gauge", "group", "Nodes that vote in the group, as this node is configured.")
 ELECTIONS = _define("elections", "counter", "group outcome", "Elections that this node stood for, by outcome.")
 STEP_DOWNS = _define("step_downs", "counter", "group", "Terms of this node as primary that ended.")
 PROMISED_EPOCH = _define(
@@ -59,6 +66,9 @@ LEASE_SECONDS = _define(
 )
 
 GROUP_ROLE = _define("group_role", "gauge", "group role", "1 for the role that the node has in the group, else 0.")
+GROUP_SERVING = _define(
+    "group_serving", "gauge", "group", "1 when the node leads the group and takes its writes, else 0."
+)
 GROUP_EPOCH = _define("group_epoch", "gauge", "group", "Epoch that the node leads or follows.")
 DURABLE_LSN = _define("durable_lsn", "gauge", "group", "Last record that the node's log holds with fsync.")
 COMMITTED_LSN = _define("committed_lsn", "gauge", "group", "Last record that the node knows to be committed.")
@@ -96,6 +106,9 @@ WRITER_FAILED = _define(
     "writer_failed", "gauge", "group", "1 when the group's writer has stopped for good, else 0; /healthz says why."
 )
 
+VOTERS_CONNECTED = _define(
+    "voters_connected", "gauge", "group", "Voters with a stream from this primary, which counts itself."
+)
 STANDBY_CONNECTED = _define(
     "standby_connected", "gauge", "group standby", "1 when the standby has a stream from this primary, else 0."
 )

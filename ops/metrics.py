@@ -98,6 +98,8 @@ def _add(family: Family, metric: Metric, labels: Sequence[str], value: float | H
 def _samples(node: NodeSnapshot) -> Iterator[Sample]:
     yield catalogue.NODE, (node.cluster_id, node.node_id, node.version), 1
     yield catalogue.READY, (), not node.not_ready
+    yield catalogue.FILESYSTEM_BYTES, (), node.filesystem_bytes
+    yield catalogue.FILESYSTEM_AVAILABLE_BYTES, (), node.filesystem_available_bytes
     yield catalogue.RAFT_LEADER, (), node.control.raft_leader == node.node_id
     yield catalogue.MAP_VERSION, (), node.control.map_version
     yield catalogue.DRAINING, (), node.node_id in node.control.draining
@@ -114,6 +116,7 @@ def _samples(node: NodeSnapshot) -> Iterator[Sample]:
 
 def _election_samples(election: ElectionSnapshot) -> Iterator[Sample]:
     label = (str(election.group),)
+    yield catalogue.VOTERS, label, election.voters
     yield catalogue.ELECTIONS, (*label, "won"), election.won
     yield catalogue.ELECTIONS, (*label, "lost"), election.lost
     yield catalogue.STEP_DOWNS, label, election.step_downs
@@ -125,6 +128,7 @@ def _group_samples(group: GroupSnapshot) -> Iterator[Sample]:
     label = (str(group.group),)
     for role in ROLES:
         yield catalogue.GROUP_ROLE, (*label, role), role == group.role
+    yield catalogue.GROUP_SERVING, label, group.primary is not None and group.primary.serving
     yield catalogue.GROUP_EPOCH, label, group.epoch
     yield catalogue.DURABLE_LSN, label, group.durable_lsn
     yield catalogue.COMMITTED_LSN, label, group.committed_lsn
@@ -155,6 +159,7 @@ def _primary_samples(label: tuple[str], primary: PrimarySnapshot) -> Iterator[Sa
     yield catalogue.UNCOMMITTED_TRANSACTIONS, label, primary.uncommitted_transactions
     yield catalogue.UNCOMMITTED_BYTES, label, primary.uncommitted_bytes
     yield catalogue.WRITER_FAILED, label, primary.failure is not None
+    yield catalogue.VOTERS_CONNECTED, label, primary.voters_connected
     for standby in primary.standbys:
         labels = (*label, standby.node_id)
         yield catalogue.STANDBY_CONNECTED, labels, standby.connected

@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
@@ -17,6 +18,7 @@ from fastapi import APIRouter
 from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
+from agent_core.errors import HeadwaterError
 from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to_server
 from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
@@ -45,6 +47,9 @@ from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
 from replica.reading.sql.limits import SqlLimits
+
+if TYPE_CHECKING:
+    from agent_core.open_telemetry import OpenTelemetryTracer
 
 log = structlog.get_logger(__name__)
 
@@ -109,6 +114,9 @@ class Node:
         positions = AppliedPositions(layout.shard_group_count)
         peers = Peers(self._cluster)
         stack.push_async_callback(peers.close)
+        tracer = _tracer(configuration)
+        if tracer is not None:
+            stack.push_async_callback(asyncio.to_thread, tracer.close)
         directory = configuration.node.data_directory
         view = MapView()
         loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="session loader")
@@ -144,6 +152,7 @@ class Node:
                 view=view,
                 readers_away=reading.pool.away,
                 executor=executor,
+                tracer=tracer,
             )
             stack.callback(context.log.close)
             await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
@@ -152,7 +161,11 @@ class Node:
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
         sessions = SessionsService(
-            registry, layout, WriteChecks(configuration.limits.entry_bytes), reading_service.list_sessions
+            registry,
+            layout,
+            WriteChecks(configuration.limits.entry_bytes),
+            reading_service.list_sessions,
+            tracer,
         )
         forwarding = ForwardingSessions(
             sessions, layout, elsewhere=lambda group: self._primary_of(view, group), stub_of=peers.sessions
@@ -195,6 +208,21 @@ class Node:
 
     def _age_of(self, group: int) -> float:
         return self._members[group].age_seconds
+
+
+def _tracer(configuration: NodeConfiguration) -> OpenTelemetryTracer | None:
+    """The node's tracer where a collector is configured; else the libraries are not even imported."""
+    endpoint = configuration.tracing.endpoint
+    if not endpoint:
+        return None
+    try:
+        from agent_core.open_telemetry import OpenTelemetryTracer  # noqa: PLC0415
+    except ImportError as error:
+        raise HeadwaterError(
+            f"tracing.endpoint is {endpoint!r}, and {error.name} is not installed; install headwater[tracing], "
+            "or leave the endpoint empty"
+        ) from error
+    return OpenTelemetryTracer(endpoint, service="headwater", instance=configuration.node.id)
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

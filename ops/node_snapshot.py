@@ -52,6 +52,8 @@ class PrimarySnapshot:
         uncommitted_transactions: Written, and not yet committed by the quorum.
         uncommitted_bytes: Their bytes.
         failure: Why the writer stopped for good; None while it works.
+        serving: Whether its epoch is open and it takes writes.
+        voters_connected: The voters with a stream, itself counted.
         standbys: The other nodes of the group.
     """
 
@@ -67,6 +69,8 @@ class PrimarySnapshot:
     uncommitted_transactions: int = 0
     uncommitted_bytes: int = 0
     failure: str | None = None
+    serving: bool = False
+    voters_connected: int = 1
     standbys: tuple[StandbySnapshot, ...] = ()
 
 
@@ -83,7 +87,7 @@ class FollowingSnapshot:
         applied_transactions: Records applied to shards.
         waiting_resyncs: Shards that wait for a resync or are in one; nothing is acknowledged meanwhile.
         resyncs: Shards made equal to the primary's by their differing pages.
-        resync_bytes: Pages received for that.
+        resync_bytes: Pages received for resyncs.
         failure: Why following stopped for good; None while it goes on or tries to.
     """
 
@@ -142,6 +146,7 @@ class ElectionSnapshot:
         group: Its number.
         primary: Who leads it, as the map records it; None while nobody ever did.
         epoch: Since which epoch.
+        voters: How many nodes vote in it.
         promised_epoch: This node's seal: it follows nothing below.
         promised_to: The node that the seal was given to; empty when there is none.
         lease_remaining_seconds: For how long this node may still answer reads without asking anybody; None where
@@ -154,6 +159,7 @@ class ElectionSnapshot:
     group: int
     primary: str | None = None
     epoch: int = 0
+    voters: int = 1
     promised_epoch: int = 0
     promised_to: str = ""
     lease_remaining_seconds: float | None = None
@@ -249,6 +255,8 @@ class NodeSnapshot:
         node_id: Its name there.
         version: Of Headwater.
         not_ready: Why it should get no requests; empty when it is ready.
+        filesystem_bytes: Size of the filesystem that holds its data; None when that cannot be told.
+        filesystem_available_bytes: What it can still write there; None likewise.
         groups: Its groups; one that changes its role at this moment is not among them.
         control: The map, the Raft leader, and the elections.
         shards: Its shard files.
@@ -260,6 +268,8 @@ class NodeSnapshot:
     node_id: str
     version: str
     not_ready: tuple[str, ...] = ()
+    filesystem_bytes: int | None = None
+    filesystem_available_bytes: int | None = None
     groups: tuple[GroupSnapshot, ...] = ()
     control: ControlSnapshot = field(default_factory=ControlSnapshot)
     shards: tuple[ShardSnapshot, ...] = ()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from agent_core.errors import OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.lag import Lag
 from agent_core.log.durable_mark import LogEnd
+from agent_core.quorum import Acknowledgement
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
 from ops.following import FollowingGroup
@@ -33,6 +37,8 @@ from replica.following import FollowerState
 from replica.reading.reading import Reading
 
 VERSION = version("headwater")
+FAILURES = tuple(error.code for error in (OutcomeUnknown, Unavailable, WriteFailed))
+"""What a group's writer answers when it cannot acknowledge."""
 
 
 class NodeState:
@@ -68,11 +74,14 @@ class NodeState:
     def snapshot(self) -> NodeSnapshot:
         """The node at this moment."""
         counters = self._registry.counters
+        filesystem_bytes, available_bytes = _filesystem(self.configuration.node.data_directory)
         return NodeSnapshot(
             cluster_id=self.configuration.cluster.id,
             node_id=self.configuration.node.id,
             version=VERSION,
             not_ready=tuple(self._not_ready()),
+            filesystem_bytes=filesystem_bytes,
+            filesystem_available_bytes=available_bytes,
             groups=(
                 *(self._led(group) for group in self._leading.values()),
                 *(self._followed(group) for group in self._following.values()),
@@ -132,6 +141,7 @@ class NodeState:
                 group=group,
                 primary=placement.primary,
                 epoch=placement.epoch,
+                voters=len(member.context.cluster.voters()),
                 promised_epoch=promise.epoch,
                 promised_to=promise.candidate,
                 lease_remaining_seconds=lease.remaining_seconds(now) if lease is not None else None,
@@ -146,12 +156,20 @@ class NodeState:
     def _led(self, leading: LeadingGroup) -> GroupSnapshot:
         log, writer = leading.context.log, leading.writer
         committed_lsn = leading.tracker.committed_lsn if leading.tracker is not None else 0
-        primary = PrimarySnapshot(failure=self._failure(leading), standbys=tuple(_standbys(leading)))
+        standbys = tuple(_standbys(leading))
+        primary = PrimarySnapshot(
+            failure=self._failure(leading),
+            voters_connected=1
+            + sum(standby.connected and standby.node_id in leading.voters for standby in standbys),
+            standbys=standbys,
+        )
         if writer is not None:
             counters = writer.counters
-            primary = PrimarySnapshot(
-                appends_by_acknowledgement={str(mode): n for mode, n in counters.acknowledged.items()},
-                failed_appends_by_reason=dict(counters.failed),
+            primary = replace(
+                primary,
+                # From zero on: a counter that appears with its first event hides that event from rate().
+                appends_by_acknowledgement={str(mode): counters.acknowledged[mode] for mode in Acknowledgement},
+                failed_appends_by_reason=dict.fromkeys(FAILURES, 0) | counters.failed,
                 append_seconds=counters.append_seconds,
                 commits=counters.transactions,
                 batch_entries=counters.batch_mutations,
@@ -161,8 +179,8 @@ class NodeState:
                 queue_bytes=writer.queued_bytes,
                 uncommitted_transactions=writer.unreleased,
                 uncommitted_bytes=writer.unreleased_bytes,
-                failure=writer.failure or self._failure(leading),
-                standbys=primary.standbys,
+                failure=writer.failure or primary.failure,
+                serving=leading.serving and not primary.failure,
             )
         return GroupSnapshot(
             group=leading.context.group,
@@ -253,6 +271,15 @@ def _standbys(leading: LeadingGroup) -> Iterator[StandbySnapshot]:
             lag=lag,
             sent_bytes=progress.sent_bytes,
         )
+
+
+def _filesystem(directory: Path) -> tuple[int | None, int | None]:
+    """Bytes of the filesystem around `directory`, and those that can still be written."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return None, None
+    return usage.total, usage.free
 
 
 def _wal(path: Path) -> Path:

@@ -6,6 +6,7 @@ be to each other stands in the validators below them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -167,6 +168,23 @@ class ElectionSection(Section):
     raft_password: SecretStr | None = None
 
 
+class TracingSection(Section):
+    """Traces of single appends, for an OpenTelemetry collector."""
+
+    endpoint: str = ""
+
+    @model_validator(mode="after")
+    def _endpoint_is_an_address(self) -> Self:
+        if self.endpoint and not re.fullmatch(r"https?://[^\s/]{1,280}", self.endpoint):
+            _require(
+                [
+                    f"tracing.endpoint is {self.endpoint[:120]!r}; allowed are http://HOST:PORT and "
+                    "https://HOST:PORT of a collector that takes OTLP over gRPC, or nothing"
+                ]
+            )
+        return self
+
+
 class LogSection(Section):
     """The node's own structured log, written to standard error."""
 
@@ -185,6 +203,7 @@ class NodeConfiguration(Section):
     storage: StorageSection = StorageSection()
     replication: ReplicationSection = ReplicationSection()
     election: ElectionSection = ElectionSection()
+    tracing: TracingSection = TracingSection()
     log: LogSection = LogSection()
 
     @cached_property

@@ -31,10 +31,13 @@ from agent_core.rpc.session_pb2 import (
 )
 from agent_core.rpc.session_pb2_grpc import SessionsServicer
 from agent_core.rpc_errors import abort
+from agent_core.tracing import Tracer
 from primary.append_order import AppendOrder
 from primary.checks import WriteChecks, acknowledgement
+from primary.mutation import OutcomeSink
 from primary.registry import SessionRegistry
 from primary.subscription import subscribe
+from primary.tracing import traced
 
 log = structlog.get_logger(__name__)
 
@@ -50,12 +53,18 @@ class SessionsService(SessionsServicer):
     """Serves the sessions of the groups that this node leads."""
 
     def __init__(
-        self, registry: SessionRegistry, layout: ShardLayout, checks: WriteChecks, listing: Listing
+        self,
+        registry: SessionRegistry,
+        layout: ShardLayout,
+        checks: WriteChecks,
+        listing: Listing,
+        tracer: Tracer | None = None,
     ) -> None:
         self._registry = registry
         self._layout = layout
         self._checks = checks
         self._listing = listing
+        self._tracer = tracer
 
     async def CreateSession(  # noqa: N802 - the name in the proto
         self, request: CreateSessionRequest, context: ServicerContext[CreateSessionRequest, CreateSessionResponse]
@@ -171,7 +180,10 @@ class SessionsService(SessionsServicer):
             writer = self._registry.writer(new.session_id)
             if writer.full:
                 await writer.room()
-            self._registry.append(new, answers, request.request_id)
+            sink: OutcomeSink = answers
+            if self._tracer is not None and request.traceparent:
+                sink = traced(self._tracer, request.traceparent, answers)
+            self._registry.append(new, sink, request.request_id)
         except HeadwaterError as error:
             if raise_errors:
                 raise

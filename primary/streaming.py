@@ -123,6 +123,7 @@ class StandbyStreams:
         on_durable: Callable[[str, int], None],
         on_heard: Callable[[str, float], None] = lambda _node, _sent_at: None,
         on_fenced: Callable[[int], None],
+        traces: Callable[[str, int, int], list[pb.TracedRecord]] | None = None,
         settings: StreamSettings | None = None,
     ) -> None:
         """Serve the standbys of `identity.group`.
@@ -136,6 +137,7 @@ class StandbyStreams:
             on_heard: Told a node and the moment, on the loop's clock, at which the newest message was sent that
                 it has heard.
             on_fenced: Told a promised epoch above this one: this primary is deposed.
+            traces: Given a node, and the first and last lsn that are about to be sent to it: the traced ones.
             settings: What an operator chose.
         """
         self._identity = identity
@@ -144,6 +146,7 @@ class StandbyStreams:
         self._on_durable = on_durable
         self._on_heard = on_heard
         self._on_fenced = on_fenced
+        self._traces = traces
         self._settings = settings or StreamSettings()
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, _Stream] = {}
@@ -353,6 +356,8 @@ class StandbyStreams:
             bytes_behind=self._log.bytes_after(progress.sent_lsn),
             sent_at_us=int(self._loop.time() * 1e6),
         )
+        if block is not None and self._traces is not None:
+            records.traces.extend(self._traces(progress.node, block.first_lsn, block.last_lsn))
         stream.told_committed_lsn = committed_lsn
         self.counters.messages += 1
         await stream.context.write(pb.FromPrimary(records=records))

@@ -84,6 +84,7 @@ class GroupWriter:
         on_released: Called for each mutation that becomes visible, before its callers hear of it.
         on_committed: Called with the committed lsn when it rises.
         on_visible: Called with the position up to which readers may see, when it rises.
+        on_batch: Called with each batch before it is written.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class GroupWriter:
         on_released: Callable[[Mutation], None],
         on_committed: Callable[[int], None],
         on_visible: Callable[[Position], None],
+        on_batch: Callable[[list[Transaction]], None] | None = None,
     ) -> None:
         self._thread = thread
         self._tracker = tracker
@@ -103,6 +105,7 @@ class GroupWriter:
         self._on_released = on_released
         self._on_committed = on_committed
         self._on_visible = on_visible
+        self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
         self._logged = lambda: self._loop.call_soon_threadsafe(on_logged)
         local = settings.acknowledgement is Acknowledgement.LOCAL
@@ -160,6 +163,11 @@ class GroupWriter:
         return self._accumulator.full
 
     @property
+    def takes_writes(self) -> bool:
+        """Whether `submit` queues what it is given: not after a failure, and not while the writer ends."""
+        return self.failure is None and not self._stopping
+
+    @property
     def visible_position(self) -> Position:
         """Where the group's history stands that readers may see: what a caller passes to read its own writes."""
         return Position(self.database.epoch, self._tracker.safe_lsn(self._visible_mode))
@@ -175,7 +183,7 @@ class GroupWriter:
 
     def submit(self, mutation: Mutation) -> None:
         """Queue a mutation; its waiters hear of the outcome."""
-        if self.failure is not None or self._stopping:
+        if not self.takes_writes:
             self._withdraw(mutation, Unavailable(self.failure or "the primary is stopping; nothing was written"))
             return
         mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
@@ -271,6 +279,8 @@ class GroupWriter:
 
     async def _write_batch(self) -> None:
         transactions = self._accumulator.close_batch()
+        if self._on_batch is not None:
+            self._on_batch(transactions)
         self._make_room()
         try:
             written = await self._thread.run(self.database.write, transactions, self._logged)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,7 @@ class Follower:
         voter: Voter,
         shards: FollowedShards,
         connect: Callable[[bool], ReplicationAsyncStub],
+        on_traced: Callable[[Sequence[pb.TracedRecord]], None] | None = None,
         settings: FollowerSettings | None = None,
         chance: random.Random | None = None,
     ) -> None:
@@ -99,6 +100,7 @@ class Follower:
             connect: A stub for the group's present primary, asked for each try anew. It is given whether the node
                 that the last try went to said that it does not lead: then another one should be tried, if there is
                 any. Raises Unavailable while no primary is known.
+            on_traced: Told the traced ones among records that were accepted.
             settings: What an operator chose.
             chance: Spreads the tries.
         """
@@ -111,6 +113,7 @@ class Follower:
         self._voter = voter
         self._shards = shards
         self._connect = connect
+        self._on_traced = on_traced
         self._settings = settings or FollowerSettings()
         self._backoff = Backoff(
             longest_seconds=self._settings.longest_delay_seconds,
@@ -275,6 +278,7 @@ class Follower:
             settings=self._settings,
             counters=self.counters,
             on_heard=self._heard,
+            on_traced=self._on_traced,
         )
         self.state, self.reason = FollowerState.FOLLOWING, None
         log.info("following", group=self._group, primary=follow.primary, epoch=follow.epoch)

@@ -8,7 +8,7 @@ for none of them, and none of them waits for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -125,6 +125,7 @@ class IncomingStream:
         settings: FollowerSettings,
         counters: FollowerCounters,
         on_heard: Callable[[Heard], None],
+        on_traced: Callable[[Sequence[pb.TracedRecord]], None] | None = None,
     ) -> None:
         self.epoch = epoch
         self._call = call
@@ -136,6 +137,7 @@ class IncomingStream:
         self._settings = settings
         self._counters = counters
         self._on_heard = on_heard
+        self._on_traced = on_traced
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[HeadwaterError] = self._loop.create_future()
         self._news = asyncio.Event()
@@ -192,6 +194,8 @@ class IncomingStream:
             judged = await self._judge(message)
             if isinstance(judged, Refused):
                 raise error_of(judged)
+            if self._on_traced is not None and message.records.traces:
+                self._on_traced(message.records.traces)
             await self._take(judged)
 
     async def _watch(self) -> None:

@@ -16,10 +16,12 @@ from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Appended, CreatedSession, Entry, created_session_from_wire
 from agent_core.client.reads import SessionReads
 from agent_core.client.subscription import Subscription
+from agent_core.client.tracing import traced_append
 from agent_core.errors import InvalidRequest, OutcomeUnknown, Unavailable
 from agent_core.quorum import Acknowledgement
 from agent_core.rpc import session_pb2
 from agent_core.rpc.session_pb2_grpc import SessionsStub
+from agent_core.tracing import Tracer
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_IN_FLIGHT = 4096
@@ -49,6 +51,8 @@ class Client(SessionReads):
         timeout_seconds: How long a call may take, all of its attempts together.
         max_in_flight: Appends that may be unanswered at one time; further callers wait their turn.
         max_in_flight_bytes: The same bound in bytes.
+        tracer: Records appends as traces, together with the nodes that have a collector configured;
+            `agent_core.open_telemetry.OpenTelemetryTracer` is one. It stays the caller's to close.
 
     Raises:
         ValueError: An address is not `host:port`, or a bound is not positive.
@@ -62,6 +66,7 @@ class Client(SessionReads):
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         max_in_flight: int = MAX_IN_FLIGHT,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
+        tracer: Tracer | None = None,
     ) -> None:
         for name, value in (
             ("timeout_seconds", timeout_seconds),
@@ -74,6 +79,7 @@ class Client(SessionReads):
         self._acknowledgement = None if acknowledgement is None else Acknowledgement(acknowledgement)
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
+        self._tracer = tracer
         self._key_prefix = secrets.token_hex(8)
         self._keys = 0
         self._appends: AppendStream | None = None
@@ -204,7 +210,9 @@ class Client(SessionReads):
             )
         except ValueError as error:
             raise InvalidRequest(f"a field of the append cannot be sent: {error}") from error
-        return await self._appends.append(request)
+        if self._tracer is None:
+            return await self._appends.append(request)
+        return await traced_append(self._tracer, self._appends, request)
 
     def subscribe(
         self, session_id: str, after_seq: int = 0, *, until_caught_up: bool = False

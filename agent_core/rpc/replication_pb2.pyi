@@ -258,6 +258,7 @@ class Records(_message.Message):
     LAST_LSN_FIELD_NUMBER: _builtins.int
     BYTES_BEHIND_FIELD_NUMBER: _builtins.int
     SENT_AT_US_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     first_lsn: _builtins.int
     records: _builtins.bytes
@@ -268,6 +269,10 @@ class Records(_message.Message):
     """Bytes of log that lie behind this message in the primary's log."""
     sent_at_us: _builtins.int
     """When this was sent, in microseconds of the primary's own monotonic clock."""
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedCompositeFieldContainer[Global___TracedRecord]:
+        """Those of the records that hold traced appends."""
+
     def __init__(
         self,
         *,
@@ -278,14 +283,38 @@ class Records(_message.Message):
         last_lsn: _builtins.int = ...,
         bytes_behind: _builtins.int = ...,
         sent_at_us: _builtins.int = ...,
+        traces: _abc.Iterable[Global___TracedRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_behind", b"bytes_behind", "committed_lsn", b"committed_lsn", "epoch", b"epoch", "first_lsn", b"first_lsn", "last_lsn", b"last_lsn", "records", b"records", "sent_at_us", b"sent_at_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_behind", b"bytes_behind", "committed_lsn", b"committed_lsn", "epoch", b"epoch", "first_lsn", b"first_lsn", "last_lsn", b"last_lsn", "records", b"records", "sent_at_us", b"sent_at_us", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Records: _TypeAlias = Records  # noqa: Y015
+
+@_typing.final
+class TracedRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LSN_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    lsn: _builtins.int
+    traceparent: _builtins.str
+    """As in the W3C's header of this name."""
+    def __init__(
+        self,
+        *,
+        lsn: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lsn", b"lsn", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedRecord: _TypeAlias = TracedRecord  # noqa: Y015
 
 @_typing.final
 class RecordPart(_message.Message):

@@ -358,6 +358,7 @@ class AppendRequest(_message.Message):
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """Chosen by the caller to match a result to its request; echoed. On a stream, ids rise; an append that is
     repeated keeps its id. When an append is refused and may be repeated, those of its session that are under
@@ -370,6 +371,8 @@ class AppendRequest(_message.Message):
     """0: the primary's clock."""
     idempotency_key: _builtins.str
     acknowledgement: Global___Acknowledgement.ValueType
+    traceparent: _builtins.str
+    """Where a traced append belongs, as in the W3C's header of this name; empty: it is not traced."""
     def __init__(
         self,
         *,
@@ -380,10 +383,11 @@ class AppendRequest(_message.Message):
         created_at_ms: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         acknowledgement: Global___Acknowledgement.ValueType = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "created_at_ms", b"created_at_ms", "idempotency_key", b"idempotency_key", "kind", b"kind", "payload_json", b"payload_json", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "created_at_ms", b"created_at_ms", "idempotency_key", b"idempotency_key", "kind", b"kind", "payload_json", b"payload_json", "request_id", b"request_id", "session_id", b"session_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,7 @@ def test_a_misspelt_variable_is_refused(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HEADWATER_LIMIT__ENTRY_BYTES", "1")
     assert problems_of(file) == (
         "HEADWATER_LIMIT__ENTRY_BYTES (from the environment) names no section; allowed are "
-        "cluster, node, nodes, limits, sessions, storage, replication, election, log",
+        "cluster, node, nodes, limits, sessions, storage, replication, election, tracing, log",
         "limits.entry_byte is not a setting (from the environment); did you mean limits.entry_bytes?",
     )
 
@@ -271,3 +271,15 @@ def test_the_sample_parses_and_names_every_key_with_its_default() -> None:
                 default = key_field.get_default(call_default_factory=True)
                 expected = str(default) if isinstance(default, Path) else default
                 assert (section, key, table[key]) == (section, key, expected)
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:4317", "ftp://collector:4317", "http://", "http://a b"])
+def test_a_collector_is_named_by_its_whole_address(
+    file: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HEADWATER_TRACING__ENDPOINT", endpoint)
+    (problem,) = problems_of(file)
+    assert problem == (
+        f"tracing.endpoint is '{endpoint}'; allowed are http://HOST:PORT and https://HOST:PORT of a collector that "
+        "takes OTLP over gRPC, or nothing"
+    )

@@ -172,6 +172,14 @@ async def test_a_writer_that_dies_fails_every_waiter_and_says_why(
         assert "the thread is gone" in node.writer.failure
         later = await node.append("a", "two")
         assert isinstance(later.error, Unavailable)
+        assert not node.writer.takes_writes
+
+
+async def test_a_writer_takes_no_writes_once_its_primary_is_deposed(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        assert node.writer.takes_writes
+        node.writer.depose("another node leads")
+        assert not node.writer.takes_writes
 
 
 async def test_a_full_queue_makes_callers_wait(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         batch_transactions=histogram(BATCH_SIZES, 1, 16),
         captured_bytes=4096,
         queue_entries=5,
+        serving=True,
+        voters_connected=2,
         standbys=(
             StandbySnapshot(
                 node_id="node-2", connected=True, durable_lsn=11, lag=Lag(1, 300, 0.002), sent_bytes=9000
@@ -66,6 +68,8 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
         cluster_id="test",
         node_id="node-1",
         version="0.1.0",
+        filesystem_bytes=1 << 40,
+        filesystem_available_bytes=1 << 38,
         groups=(
             replace(place, primary=leading, log_disk_reads=4, fsync_seconds=histogram(LATENCY_SECONDS, 0.0003)),
             replace(place, group=1, role="standby", following=following),
@@ -77,9 +81,9 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
             nominations=3,
             elections=(
                 ElectionSnapshot(
-                    group=0, promised_epoch=4, lease_remaining_seconds=0.5, won=2, lost=1, step_downs=1
+                    group=0, voters=3, promised_epoch=4, lease_remaining_seconds=0.5, won=2, lost=1, step_downs=1
                 ),
-                ElectionSnapshot(group=1, promised_epoch=9),
+                ElectionSnapshot(group=1, voters=3, promised_epoch=9),
             ),
         ),
         shards=(ShardSnapshot(shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1),),
@@ -134,6 +138,22 @@ def test_roles_epochs_and_positions_are_gauges_of_the_group() -> None:
     assert roles == {"primary": 0, "standby": 1, "reader": 0}
     assert value(samples, "group_epoch", group="0") == 4
     assert [value(samples, f"{lsn}_lsn", group="0") for lsn in ("durable", "committed", "applied")] == [12, 11, 10]
+
+
+def test_a_group_shows_whether_it_is_served_and_by_how_many_voters() -> None:
+    samples = scrape(node())
+    assert [value(samples, "group_serving", group=group) for group in ("0", "1")] == [1, 0]
+    assert [value(samples, "voters", group=group) for group in ("0", "1")] == [3, 3]
+    assert value(samples, "voters_connected", group="0") == 2
+    assert ("headwater_voters_connected", (("group", "1"),)) not in samples
+
+
+def test_the_room_on_the_disk_shows_where_it_can_be_told() -> None:
+    samples = scrape(node())
+    assert value(samples, "filesystem_size_bytes") == 1 << 40
+    assert value(samples, "filesystem_available_bytes") == 1 << 38
+    unknown = scrape(replace(node(), filesystem_available_bytes=None))
+    assert ("headwater_filesystem_available_bytes", ()) not in unknown
 
 
 def test_elections_show_their_outcomes_seals_and_the_lease() -> None:
