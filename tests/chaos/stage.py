@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -77,9 +78,11 @@ class Stage:
 
     def fill_disk(self, node: str) -> None:
         """Take all that is free on a node's disk."""
-        with self._ballast(node).open("wb") as ballast:
-            disk = os.fstatvfs(ballast.fileno())
-            os.posix_fallocate(ballast.fileno(), 0, disk.f_bavail * disk.f_frsize)
+        with self._ballast(node).open("wb", buffering=0) as ballast:
+            for block in (bytes(1 << 20), bytes(4096)):
+                with contextlib.suppress(OSError):
+                    while ballast.write(block) == len(block):
+                        pass
 
     def free_disk(self, node: str) -> None:
         """Give it back."""
