@@ -38,6 +38,9 @@ tools:
 test: setup tools ## Run every test.
 	$(BIN)/python -m pytest
 
+chaos: setup ## Kill, freeze, cut off and fill three real nodes under load, and check everything (ROUNDS=50 SEED=1).
+	$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED))
+
 check: setup ## Lint, types, formatting, generated code up to date.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,4 +68,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo failover-demo tools test check bench proto generate-stubs check-stubs lock clean
+.PHONY: help setup demo failover-demo tools test chaos check bench proto generate-stubs check-stubs lock clean

@@ -13,6 +13,7 @@ from random import Random
 import grpc.aio
 
 from agent_core.client.endpoints import open_channel
+from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import EMPTY, ClusterMap
 from agent_core.rpc.control_pb2 import GetMapRequest, SwitchoverRequest
 from agent_core.rpc.control_pb2_grpc import ControlStub
@@ -161,4 +162,4 @@ async def _map_of(address: str) -> tuple[ClusterMap, str]:
             answer = await ControlStub(channel).GetMap(GetMapRequest(), timeout=ASK_SECONDS)
         except grpc.aio.AioRpcError:
             return EMPTY, ""
-    return ClusterMap.from_json(answer.cluster_map), answer.raft_leader
+    return maps.from_json(answer.cluster_map.decode()), answer.raft_leader
