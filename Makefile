@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
 # What the tests run that is not Python, each with the Debian package that brings it.
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd sqlite3=sqlite3
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd sqlite3=sqlite3 ip=iproute2
 
 .DEFAULT_GOAL := help
 
@@ -38,6 +38,9 @@ test-programs:
 test: setup test-programs ## Run every test.
 	$(BIN)/python -m pytest
 
+chaos: setup test-programs ## Kill, freeze, cut off and fill three real nodes under load, and check everything (ROUNDS=50 SEED=1).
+	$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED))
+
 check: setup ## Lint, types, formatting, generated code up to date.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,4 +72,5 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo failover-demo test test-programs check bench proto dashboard generate-stubs check-stubs lock clean
+.PHONY: help setup demo failover-demo test test-programs chaos check bench proto dashboard generate-stubs \
+  check-stubs lock clean

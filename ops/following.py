@@ -77,8 +77,7 @@ class FollowingGroup:
         def committed(position: Position) -> None:
             context.positions.reveal(context.group, position)
 
-        applied(shards.applied)
-        committed(shards.held)
+        applied(shards.visible)
         shards.on_applied(applied)
         shards.on_committed(committed)
         heartbeat_seconds = configuration.replication.heartbeat_seconds

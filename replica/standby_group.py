@@ -178,7 +178,7 @@ class StandbyGroup:
         return {**demanded, **self._broken}
 
     def on_applied(self, listener: Callable[[Position], None]) -> None:
-        """Call `listener` with the applied position whenever it changes."""
+        """Call `listener` with what is applied and may be seen whenever either changes."""
         self._listeners.append(listener)
 
     def on_committed(self, listener: Callable[[Position], None]) -> None:
@@ -186,16 +186,14 @@ class StandbyGroup:
         self._commit_listeners.append(listener)
 
     @property
-    def held(self) -> Position:
-        """The furthest that a shard is, as far as this node's log tells of it.
+    def visible(self) -> Position:
+        """What the shards contain, as far as it is known to be committed, by this process or by one before it.
 
-        What an earlier process applied was committed. So was, by a majority of logs, what a resync brought before
-        its commit, once it stands in this log: no other history can win any more.
+        Shards contain more where this node led: SQLite commits before a quorum does.
         """
-        history = self._log.epochs
-        rows = [applier.applied for applier in self.appliers.values() if applier.applied is not None]
-        told = [row for row in rows if row.lsn <= history.base.lsn or history.epoch_at(row.lsn) == row.epoch]
-        return max([self.applied, *told])
+        lsn = min(self.applied.lsn, self.committed_lsn)
+        epoch = self.applied.epoch if lsn == self.applied.lsn else self._log.epochs.epoch_at(lsn)
+        return self._log.base if epoch is None else Position(epoch, lsn)
 
     def begin_stream(self, epoch: int) -> None:
         """From now on the primary of `epoch` is followed."""
@@ -205,8 +203,10 @@ class StandbyGroup:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""
         self._log.note_committed(lsn)
         if lsn > self._known_committed_lsn:
-            self._known_committed_lsn = lsn
+            before, self._known_committed_lsn = self.visible, lsn
             self._tell_committed(Position(self._epoch, lsn))
+            if self.visible != before:
+                self._notify()
         if self.applied.lsn < self.committed_lsn:
             self._wake.set()
 
@@ -341,8 +341,6 @@ class StandbyGroup:
         resync = self._resync_of(applier, self._thread)
         position = await resync.run(self._exchange)
         self._resynced_in[shard] = epoch
-        if resync.committed:
-            self._tell_committed(position)
         self._broken.pop(shard, None)
         if self._resets.get(shard, position.lsn + 1) <= position.lsn:
             del self._resets[shard]
@@ -353,6 +351,9 @@ class StandbyGroup:
         order = self._ordered.pop(shard, None)
         if order is not None:
             order.set_result(Resynced(position, resync.pages_received))
+        # The row of a shard that still parted from this history is of a lower epoch, and must stay unseen.
+        if resync.committed and not self.unfit_shards():
+            self._tell_committed(position)
         self._notify()
 
     async def _apply_for_ever(self) -> None:
@@ -395,5 +396,6 @@ class StandbyGroup:
             listener(position)
 
     def _notify(self) -> None:
+        visible = self.visible
         for listener in self._listeners:
-            listener(self.applied)
+            listener(visible)

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 TIMEOUT_SECONDS = 10.0
 
 RESIDENT_BYTES = "process_resident_memory_bytes"
+CPU_SECONDS = "process_cpu_seconds_total"
 SESSIONS_BYTES = "headwater_sessions_memory_bytes"
 SESSIONS_LIVE = "headwater_sessions_live"
 CAPTURED_BYTES = "headwater_wal_captured_bytes_total"

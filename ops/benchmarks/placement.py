@@ -29,7 +29,7 @@ async def let_lead(cluster: LocalCluster, node_id: str) -> None:
 
 async def _leads(cluster: LocalCluster, node_id: str) -> bool:
     """Whether a node leads every group; asks for what is missing."""
-    known = [await _map_of(node.grpc_address) for node in cluster.addresses]
+    known = [await map_of(node.grpc_address) for node in cluster.addresses]
     missing = {
         group
         for cluster_map, _ in known
@@ -49,7 +49,8 @@ async def _leads(cluster: LocalCluster, node_id: str) -> bool:
     return False
 
 
-async def _map_of(address: str) -> tuple[ClusterMap, str]:
+async def map_of(address: str) -> tuple[ClusterMap, str]:
+    """The map as a node knows it, and the Raft leader's name; empty while it knows of none."""
     async with grpc.aio.insecure_channel(address) as channel:
         answer = await ControlStub(channel).GetMap(GetMapRequest())
     return maps.from_json(answer.cluster_map.decode()), answer.raft_leader

@@ -18,6 +18,7 @@ from agent_core.routing import MAX_SHARD_COUNT
 from ops.benchmarks.append import AppendPlan, measure_appends
 from ops.benchmarks.catchup import CatchUpPlan, measure_catch_up
 from ops.benchmarks.dashboards import measure_dashboards
+from ops.benchmarks.failover import FailoverPlan, measure_failover
 from ops.benchmarks.figures import Figures
 from ops.benchmarks.lag import measure_lag
 from ops.benchmarks.length import LengthPlan, measure_length
@@ -190,6 +191,29 @@ def dashboards(rate: int, seconds: float, rounds: int, queries: int, *, as_json:
 def sessions(sessions: int, requests: int, *, as_json: bool) -> None:
     """The first page of the session list over HTTP, by filter; 16 shards, no cluster."""
     measure(partial(measure_session_list, sessions=sessions, requests=requests), as_json=as_json)
+
+
+@bench.command()
+@runs_option(20)
+@click.option(
+    "--writers",
+    type=click.IntRange(1, 4096),
+    default=16,
+    show_default=True,
+    help="Sessions that append at once during a switch-over.",
+)
+@click.option(
+    "--idle-seconds",
+    type=click.FloatRange(min=1),
+    default=10.0,
+    show_default=True,
+    help="How long idle processor time is measured.",
+)
+@json_option
+def failover(runs: int, writers: int, idle_seconds: float, *, as_json: bool) -> None:
+    """Until appends are acknowledged again: primary killed, killed as Raft leader too, frozen, handed over."""
+    plan = FailoverPlan(runs=runs, writers=writers, idle_seconds=idle_seconds)
+    measure(partial(measure_failover, plan=plan), as_json=as_json)
 
 
 def measure(measurement: Measurement, *, as_json: bool) -> None:

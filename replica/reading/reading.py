@@ -156,7 +156,7 @@ class Reading:
             partial(queries.sessions_of_shard, wanted=wanted, after=after, page_size=page_size),
             empty=SessionPage([], more=False),
         )
-        await self._until_all_visible(range(self.layout.shard_count), reads, demand)
+        positions = await self._shown(positions, range(self.layout.shard_count), reads, demand)
         sessions, more = queries.merge_sessions([page for page, _ in reads], page_size)
         token = encode_page_token(PageKey(sessions[-1].updated_at_ms, sessions[-1].session_id)) if more else ""
         return SessionList(sessions, token, positions)
@@ -169,7 +169,9 @@ class Reading:
         """
         shard = self.layout.shard_of(check_session_id(session_id))
         (position,) = await self._meet(demand, [self.layout.group_of(shard)])
-        overview = await self._read(shard, partial(queries.session, session_id=session_id), demand)
+        overview, position = await self._read(
+            position, shard, partial(queries.session, session_id=session_id), demand
+        )
         return SessionAnswer(overview, position)
 
     async def transcript(
@@ -261,8 +263,8 @@ class Reading:
                 elsewhere.enter_context(self.pool.elsewhere(number))
             result = await workers.query(paths, sql, parameters_json, max_rows=max_rows, seconds=timeout_seconds)
         # The worker cannot say where its snapshots stood; the shards' rows now are at or past that.
-        await self._until_all_visible(shards, await self.pool.read_each(shards, _nothing, empty=None), demand)
-        return QueryAnswer(result, shard, positions)
+        rows = await self.pool.read_each(shards, _nothing, empty=None)
+        return QueryAnswer(result, shard, await self._shown(positions, shards, rows, demand))
 
     def checked_shard(self, shard: int) -> int:
         """Return a shard number that came from outside.
@@ -286,10 +288,8 @@ class Reading:
         if not 0 <= after_seq <= MAX_SEQ:
             raise InvalidRequest(f"after_seq is {after_seq}; allowed are 0 to {MAX_SEQ}")
         (position,) = await self._meet(demand, [self.layout.group_of(shard)])
-        page = await self._read(
-            shard, partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit), demand
-        )
-        return page, position
+        read = partial(queries.transcript, session_id=session_id, after_seq=after_seq, limit=limit)
+        return await self._read(position, shard, read, demand)
 
     async def _meet(self, demand: Demand, groups: Iterable[int]) -> list[GroupPosition]:
         """Wait for what a read of these groups demands; the positions to report for a read that begins then."""
@@ -300,19 +300,35 @@ class Reading:
                 )
         return await self.freshness.meet(demand, groups)
 
-    async def _read(self, shard: int, function: Callable[[Connection], Result], demand: Demand) -> Result:
+    async def _read(
+        self, position: GroupPosition, shard: int, function: Callable[[Connection], Result], demand: Demand
+    ) -> tuple[Result, GroupPosition]:
         # An error needs no wait: a session that is not there was not there before either.
         result, read_at = await self.pool.read(shard, function)
-        await self._until_all_visible((shard,), [(result, read_at)], demand)
-        return result
+        (position,) = await self._shown([position], (shard,), [(result, read_at)], demand)
+        return result, position
 
-    async def _until_all_visible(
-        self, shards: Iterable[int], reads: Iterable[tuple[object, Position | None]], demand: Demand
-    ) -> None:
-        """Wait until what was read of each shard may be seen; nearly always at once."""
+    async def _shown(
+        self,
+        positions: Iterable[GroupPosition],
+        shards: Iterable[int],
+        reads: Iterable[tuple[object, Position | None]],
+        demand: Demand,
+    ) -> list[GroupPosition]:
+        """Wait until what was read of each shard may be seen; nearly always at once.
+
+        Returns:
+            The positions of the groups, raised to what the shards' rows told: a snapshot may show more than its
+            group had applied before it, and who passes on the position must not see less of it elsewhere.
+        """
         seconds = DEFAULT_WAIT_SECONDS if demand.wait_seconds is None else demand.wait_seconds
+        shown = {at.group: at for at in positions}
         for shard, (_, read_at) in zip(shards, reads, strict=True):
-            await self.applied.until_visible(self.layout.group_of(shard), read_at, seconds)
+            group = self.layout.group_of(shard)
+            await self.applied.until_visible(group, read_at, seconds)
+            if read_at is not None and read_at > shown[group].position:
+                shown[group] = shown[group]._replace(position=read_at)
+        return list(shown.values())
 
     async def _moved(self, group: int, since: GroupPosition) -> bool:
         """Whether a group's position moved on within `IDLE_SECONDS`."""

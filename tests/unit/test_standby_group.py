@@ -157,6 +157,37 @@ async def test_after_a_restart_the_applied_position_is_known_without_the_primary
     assert group.committed_lsn == 3
 
 
+async def test_what_a_primary_left_without_a_quorum_is_not_visible_once_it_follows(standby: Standby) -> None:
+    for _ in range(3):
+        standby.history.fill(2)
+    standby.receive()
+    last = standby.log.last
+    before_it = last._replace(lsn=last.lsn - 1)
+    group = await standby.open()
+    group.commit(before_it.lsn)
+    await group.bring_up()
+    assert (group.applied, group.visible) == (last, before_it)
+    await standby.close()
+    group = await standby.open()
+    assert (group.applied, group.visible) == (last, before_it)
+    told: list[Position] = []
+    group.on_applied(told.append)
+    group.commit(last.lsn)
+    assert told[-1] == group.visible == last
+
+
+async def test_a_candidate_that_applies_what_is_not_committed_shows_none_of_it(standby: Standby) -> None:
+    for _ in range(3):
+        standby.history.fill(2)
+    standby.receive()
+    group = await standby.open()
+    told: list[Position] = []
+    group.on_applied(told.append)
+    await group.bring_up()
+    assert group.applied == standby.log.last
+    assert max(told, default=START) == START
+
+
 async def test_a_shard_that_lost_its_last_transactions_is_replayed_from_the_log(standby: Standby) -> None:
     group = await standby.open()
     standby.history.fill(2)
@@ -382,4 +413,3 @@ async def test_what_a_resync_brings_before_its_commit_is_not_told_as_committed_b
     standby.receive()
     group.commit(last.lsn)
     assert told[-1] == last
-    assert group.held == last
