@@ -86,6 +86,7 @@ class StandbyGroup:
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[Position], None]] = []
         self._commit_listeners: list[Callable[[Position], None]] = []
+        self._parting_listeners: list[Callable[[Position, int], None]] = []
         self._task: asyncio.Task[None] | None = None
         self.applied = applied
         self.trouble: str | None = None
@@ -195,9 +196,24 @@ class StandbyGroup:
         epoch = self.applied.epoch if lsn == self.applied.lsn else self._log.epochs.epoch_at(lsn)
         return self._log.base if epoch is None else Position(epoch, lsn)
 
-    def begin_stream(self, epoch: int) -> None:
-        """From now on the primary of `epoch` is followed."""
+    def on_parted(self, listener: Callable[[Position, int], None]) -> None:
+        """Call `listener` when a primary tells where its history and this node's part.
+
+        Its arguments are a position and an epoch: what lies past the position and is of a lower epoch will be undone
+        in the shards, if they hold it.
+        """
+        self._parting_listeners.append(listener)
+
+    def begin_stream(self, epoch: int, shared: Position | None = None) -> None:
+        """From now on the primary of `epoch` is followed.
+
+        Args:
+            epoch: Its epoch.
+            shared: The last position that its log and this one share; None: no more than what is committed here.
+        """
         self._epoch = epoch
+        for listener in self._parting_listeners:
+            listener(self.visible if shared is None else shared, epoch)
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""

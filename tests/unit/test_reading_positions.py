@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_core.errors import InvalidRequest, PositionNotReached
+from agent_core.errors import InvalidRequest, PositionNotReached, Unavailable
 from agent_core.position import START, Position
 from replica.reading.positions import AppliedPositions, PositionWaiters
 
@@ -94,3 +94,18 @@ async def test_a_cancelled_reader_leaves_nothing_behind() -> None:
 async def test_the_wait_is_bounded(seconds: float) -> None:
     with pytest.raises(InvalidRequest, match="0 to 30 s"):
         await AppliedPositions(1).wait(0, Position(1, 1), deadline_seconds=seconds)
+
+
+async def test_a_read_of_what_another_history_undid_is_not_handed_out_by_a_later_epochs_commit() -> None:
+    positions = AppliedPositions(1)
+    positions.advance(0, Position(1, 7))
+    reading = asyncio.ensure_future(positions.until_visible(0, Position(1, 8), 5))
+    await asyncio.sleep(0)
+    positions.part(0, Position(1, 7), below_epoch=3)
+    positions.reveal(0, Position(3, 9))
+    with pytest.raises(Unavailable, match="undone"):
+        await reading
+    with pytest.raises(Unavailable, match="undone"):
+        await positions.until_visible(0, Position(1, 8), 5)
+    await positions.until_visible(0, Position(1, 7), 5)
+    await positions.until_visible(0, Position(3, 9), 5)
