@@ -38,6 +38,11 @@ test-programs:
 test: setup test-programs ## Run every test.
 	$(BIN)/python -m pytest
 
+SEEDS ?= 1000
+FIRST ?= 1
+simulate: setup ## Run SEEDS seeds of the simulation, from FIRST on.
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
 check: setup ## Lint, types, formatting, generated code up to date.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,4 +74,4 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo failover-demo test test-programs check bench proto dashboard generate-stubs check-stubs lock clean
+.PHONY: help setup demo failover-demo test test-programs simulate check bench proto dashboard generate-stubs check-stubs lock clean
