@@ -41,6 +41,11 @@ test: setup test-programs ## Run every test.
 chaos: setup test-programs ## Kill, freeze, cut off and fill three real nodes under load, and check everything (ROUNDS=50 SEED=1).
 	$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED))
 
+SEEDS ?= 1000
+FIRST ?= 1
+simulate: setup ## Run SEEDS seeds of the simulation, from FIRST on.
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
 check: setup ## Lint, types, formatting, generated code up to date.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,5 +77,5 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo failover-demo test test-programs chaos check bench proto dashboard generate-stubs \
+.PHONY: help setup demo failover-demo test test-programs chaos simulate check bench proto dashboard generate-stubs \
   check-stubs lock clean

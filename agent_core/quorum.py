@@ -26,9 +26,20 @@ def majority(voters: int) -> int:
     return voters // 2 + 1
 
 
-def quorum_needs(node: str, voters: Set[str], present: Set[str]) -> bool:
-    """Whether `node` makes the difference: the other voters that are present make no majority, with it they do."""
-    return node in voters and len((present & voters) - {node}) == majority(len(voters)) - 1
+def quorum_needs(node: str, voters: Set[str], holding: Set[str], resyncing: Set[str]) -> bool:
+    """Whether nothing is committed until `node` is resynced.
+
+    Args:
+        node: The node that waits for the end of its resync.
+        voters: All voters of the group.
+        holding: Nodes that hold what must be committed first.
+        resyncing: Nodes that wait like `node`; several may be needed, and each of them waits for the others.
+
+    That is so when the voters that hold it make no majority, and with those that are being resynced they do.
+    """
+    needed = majority(len(voters))
+    others = (holding & voters) - {node}
+    return node in voters and len(others) < needed <= len(others | (resyncing & voters) | {node})
 
 
 @dataclass(slots=True)

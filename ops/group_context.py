@@ -25,6 +25,7 @@ from replica.promises import PromiseFile
 from replica.reading.positions import AppliedPositions
 from replica.resync import ReadersAway
 from replica.voter import Voter
+from replica.voting import presumed_primary
 
 if TYPE_CHECKING:
     # The asynchronous stubs exist for type checkers only.
@@ -178,17 +179,16 @@ class GroupContext:
         Raises:
             Unavailable: Nobody but this node comes into question.
         """
-        promise, placement = self.voter.promise, self.view.placement(self.group)
-        names = [promise.candidate, placement.primary or ""]
-        if placement.epoch > promise.epoch:
-            names.reverse()
-        others = [name for name in names if name and name != self.node_id]
-        if not others:
+        name = presumed_primary(
+            self.voter.promise,
+            self.view.placement(self.group),
+            node_id=self.node_id,
+            misled_by=self.presumed if misled else "",
+        )
+        if name is None:
             raise Unavailable(f"group {self.group} has no primary yet")
-        if misled:
-            others.sort(key=lambda name: name == self.presumed)
-        self.presumed = others[0]
-        return self.presumed
+        self.presumed = name
+        return name
 
     async def primary_is_gone(self) -> bool:
         """Whether the process of the primary that was heard last has ended for certain: its port refuses."""

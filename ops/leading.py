@@ -18,6 +18,7 @@ from ops.group_context import GroupContext
 from ops.settings import MIB
 from primary.accumulator import BatchLimits
 from primary.electing.lease import Lease
+from primary.electing.tenure import Tenure
 from primary.greeting import Identity
 from primary.group_database import GroupDatabase
 from primary.progress import StandbyState
@@ -90,8 +91,16 @@ class LeadingGroup:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[TermEnded] = self._loop.create_future()
         self.began_at = self._loop.time()
+        self._tenure = Tenure(
+            context.node_id,
+            self.voters,
+            self.began_at,
+            context.configuration.election.failure_timeout_seconds,
+        )
         self._trouble_since: float | None = None
         context.voter.on_raised(self._fenced)
+        # This node's own voter may have sealed another candidate since a majority sealed this epoch.
+        self._fenced(context.voter.floor)
 
     @property
     def serving(self) -> bool:
@@ -161,7 +170,9 @@ class LeadingGroup:
             now = self._loop.time()
             if self.lease.valid(now):
                 self.context.voter.watch.heard(now)
-            elif now - max(self.lease.valid_until(), self.began_at) >= timeout:
+            for node in self.source.receivers if self.source is not None else ():
+                self._tenure.heard(node, now)
+            if self._tenure.is_over(now):
                 self._end(TermEnded(f"no majority of the voters was heard for {timeout:g} s"))
             trouble = self.writer.trouble or self.writer.failure if self.writer is not None else None
             if trouble is None:
@@ -181,7 +192,9 @@ class LeadingGroup:
             self._ended.set_result(ended)
 
     def _heard(self, node: str, sent_at: float) -> None:
-        self.lease.echoed(node, min(sent_at, self._loop.time()))
+        sent_at = min(sent_at, self._loop.time())
+        self.lease.echoed(node, sent_at)
+        self._tenure.heard(node, sent_at)
 
     async def _begin(self, ahead: frozenset[int]) -> None:
         context, configuration = self.context, self.context.configuration
@@ -293,11 +306,22 @@ class LeadingGroup:
                 await wake.wait()
 
     def _quorum_needs(self, node: str) -> bool:
-        """Whether nothing can be committed without `node`, as far as streams tell, and something can with it."""
+        """Whether nothing more can be committed before `node` is resynced, as far as streams tell.
+
+        A stream alone is not enough: behind a reset a standby acknowledges nothing before its own resync.
+        """
         assert self.tracker is not None, "there is an epoch to commit in"
         assert self.streams is not None, "likewise"
-        following = [name for name, one in self.streams.progress.items() if one.state is StandbyState.STREAMING]
-        return quorum_needs(node, self.tracker.voters, {self.context.node_id, *following})
+        assert self.source is not None, "it asks"
+        next_lsn = max(self.tracker.opening_lsn, self.tracker.committed_lsn + 1)
+        holding = [
+            name
+            for name, one in self.streams.progress.items()
+            if one.state is StandbyState.STREAMING and one.durable_lsn >= next_lsn
+        ]
+        return quorum_needs(
+            node, self.tracker.voters, {self.context.node_id, *holding}, frozenset(self.source.receivers)
+        )
 
     async def _tidy(self) -> None:
         """Drop the log that nobody needs; checkpoint the shard that holds most of it back."""

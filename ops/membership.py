@@ -121,9 +121,10 @@ class GroupMember:
         following = self.following
         hears, silent_seconds = "", 0.0
         if following is not None:
-            hears = following.follower.primary if following.follower.silent_seconds is not None else ""
             resyncing = following.follower.state is FollowerState.RESYNCING
-            silent_seconds = 0.0 if resyncing else following.follower.silent_seconds or 0.0
+            silent = 0.0 if resyncing else following.follower.silent_seconds
+            hears = "" if silent is None else following.follower.primary
+            silent_seconds = silent or 0.0
         return GroupReport(
             group=self.context.group,
             leads_epoch=self._sealed_epoch,

@@ -49,6 +49,7 @@ class ResyncSource:
 
     Attributes:
         active: Resyncs under way.
+        receivers: The nodes that they are for, one name for each.
         served: Resyncs that reached their end.
         hashes_received: Page hashes of receivers that were compared.
         pages_sent: Pages sent because they differed.
@@ -75,7 +76,7 @@ class ResyncSource:
             group: The group that all the shards belong to.
             shard_paths: Where the group's shards are.
             wait_committed: Returns once an lsn of the group is committed.
-            quorum_needs: Whether it is the node of this name that a majority lacks now.
+            quorum_needs: Whether nothing more can be committed before the node of this name is resynced.
             commit_wait_seconds: How long to wait for that at most.
             message_timeout_seconds: How long to wait for a receiver to send its next message, or to take one.
         """
@@ -87,6 +88,7 @@ class ResyncSource:
         self._commit_wait_seconds = commit_wait_seconds
         self._message_timeout_seconds = message_timeout_seconds
         self.active = 0
+        self.receivers: list[str] = []
         self.served = 0
         self.hashes_received = 0
         self.pages_sent = 0
@@ -137,6 +139,17 @@ class ResyncSource:
 
     async def _serve(self, requests: AsyncIterator[pb.ResyncRequest]) -> AsyncGenerator[pb.ResyncResponse, None]:
         path, claimed_count, receiver = self._check_start(await self._next(requests))
+        self.receivers.append(receiver)
+        try:
+            async with aclosing(self._send_differences(requests, path, claimed_count, receiver)) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            self.receivers.remove(receiver)
+
+    async def _send_differences(
+        self, requests: AsyncIterator[pb.ResyncRequest], path: Path, claimed_count: int, receiver: str
+    ) -> AsyncGenerator[pb.ResyncResponse, None]:
         snapshot = await asyncio.to_thread(PageSnapshot.open, path)
         try:
             position = snapshot.position or START

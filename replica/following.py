@@ -127,6 +127,7 @@ class Follower:
         voter.on_raised(self._fence)
         self._try_now = asyncio.Event()
         self._misled = False
+        self._answer_by: asyncio.Timeout | None = None
         self.state = FollowerState.CONNECTING
         self.reason: str | None = "the primary was not reached yet"
         self.primary = ""
@@ -144,9 +145,14 @@ class Follower:
         return None if self._lag.heard_at is None else self._loop.time() - self._lag.heard_at
 
     def try_now(self) -> None:
-        """There may be another primary: do not wait for the next try. A stream that works stays."""
+        """There may be another primary: do not wait for the next try, nor for an answer to a hello.
+
+        A stream that works stays.
+        """
         self._backoff.reset()
         self._try_now.set()
+        if self._answer_by is not None:
+            self._answer_by.reschedule(self._loop.time())
 
     async def run(self) -> None:
         """Follow until cancelled; whatever fails is tried again."""
@@ -233,13 +239,15 @@ class Follower:
 
     async def _first_answer(self, call: Call, hello: pb.Hello) -> pb.FromPrimary:
         try:
-            async with asyncio.timeout(self._settings.silence_seconds):
+            async with asyncio.timeout(self._settings.silence_seconds) as self._answer_by:
                 await call.write(pb.FromStandby(hello=hello))
                 return message_of(await call.read())
         except TimeoutError:
             raise Unavailable("the primary did not answer a hello") from None
         except asyncio.InvalidStateError:
             raise Unavailable("the connection to the primary broke before the hello was sent") from None
+        finally:
+            self._answer_by = None
 
     async def _go_back(self, follow: Follow) -> None:
         """Promise the primary's epoch, and cut the log back to where the primary's log and this one part.

@@ -20,6 +20,7 @@ from agent_core.log.log import ReplicationLog
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from replica.apply import ShardApplier
+from replica.fitness import is_ahead, why_unfit
 from replica.group_shards import GroupShards, Keeping, Round
 from replica.receiving import Reset
 from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
@@ -28,6 +29,12 @@ log = structlog.get_logger(__name__)
 
 _ORDERED = "an operator ordered its resync"
 
+RESET_PATIENCE_SECONDS = 1.0
+"""How long a reset's resync waits for the reset to be committed.
+
+Nothing past a reset is acknowledged before its resync. So where another epoch was opened behind a reset that was
+not committed, that opening, and with it the reset, could never be: then the resync must come first.
+"""
 TIDY_EVERY_BYTES = 16 << 20
 """How much the log grows before what can be dropped is looked for again."""
 
@@ -79,6 +86,7 @@ class StandbyGroup:
         self._resynced_in: dict[int, int] = {}
         self._ordered: dict[int, asyncio.Future[Resynced]] = {}
         self._order_listeners: list[Callable[[], None]] = []
+        self._overdue: set[int] = set()
         self._epoch = 0
         self._known_committed_lsn = max(replication_log.base.lsn, replication_log.noted_committed_lsn)
         self._tidied_at_bytes = 0
@@ -199,7 +207,7 @@ class StandbyGroup:
     def on_parted(self, listener: Callable[[Position, int], None]) -> None:
         """Call `listener` when a primary tells where its history and this node's part.
 
-        Its arguments are a position and an epoch: what lies past the position and is of a lower epoch will be undone
+        Its arguments are a position and an epoch: what lies past the position and is of a lower epoch is undone
         in the shards, if they hold it.
         """
         self._parting_listeners.append(listener)
@@ -214,6 +222,8 @@ class StandbyGroup:
         self._epoch = epoch
         for listener in self._parting_listeners:
             listener(self.visible if shared is None else shared, epoch)
+        for shard in self._resets:
+            self._await_commit(shard)
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""
@@ -227,9 +237,19 @@ class StandbyGroup:
             self._wake.set()
 
     def expect_resets(self, resets: Iterable[Reset]) -> None:
-        """Resets are about to be appended to the log."""
+        """Resets are about to be appended to the log. One that its shard contains already demands nothing."""
         for reset in resets:
-            self._resets.setdefault(reset.shard, reset.lsn)
+            if (self.appliers[reset.shard].applied or START).lsn < reset.lsn:
+                self._resets.setdefault(reset.shard, reset.lsn)
+                self._await_commit(reset.shard)
+
+    def _await_commit(self, shard: int) -> None:
+        asyncio.get_running_loop().call_later(RESET_PATIENCE_SECONDS, self._lose_patience, shard)
+
+    def _lose_patience(self, shard: int) -> None:
+        if shard in self._resets:
+            self._overdue.add(shard)
+            self._wake.set()
 
     def acknowledgeable(self, durable_lsn: int) -> int:
         """The part of what is durable in the log that this node could also bring into its shards.
@@ -271,8 +291,7 @@ class StandbyGroup:
 
     def _is_ahead(self, applier: ShardApplier) -> bool:
         """Whether a shard continues the log's own last epoch, past its end."""
-        contains, last = applier.applied, self._log.last
-        return contains is not None and contains.epoch == last.epoch and contains.lsn > last.lsn
+        return is_ahead(applier.applied, self._log.last)
 
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
@@ -339,16 +358,11 @@ class StandbyGroup:
             return applier.damage
         if applier.shard in self._ordered:
             return _ORDERED
-        contains, history = applier.applied, self._log.epochs
-        if contains is None:
-            return (
-                "it holds nothing, and the log no longer begins at the beginning" if history.base != START else None
-            )
-        if contains.lsn < history.base.lsn or history.epoch_at(contains.lsn) == contains.epoch:
-            return None
-        if contains.lsn > history.last.lsn and self._resynced_in.get(applier.shard) == self._epoch:
-            return None
-        return f"it contains {contains}, which is not in the log from {history.base} to {history.last}"
+        return why_unfit(
+            applier.applied,
+            self._log.epochs,
+            resynced_in_this_epoch=self._resynced_in.get(applier.shard) == self._epoch,
+        )
 
     async def _resync(self, shard: int) -> None:
         applier = self.appliers[shard]
@@ -382,6 +396,9 @@ class StandbyGroup:
                     await self._apply_round()
                     self.trouble = None
                     backoff.reset()
+                for shard in self._overdue & self._resets.keys():
+                    await self.resync([shard])
+                self._overdue.clear()
             except (HeadwaterError, OSError) as error:
                 self.trouble = str(error)
                 self.counters.failed_rounds += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent_core.control.cluster_map import Placement
 from agent_core.position import Position
 
 
@@ -96,3 +97,19 @@ def decide(
     if question.epoch <= promise.epoch or own_last > question.last or lease_seconds > 0:
         return Refused(promise.epoch, own_last, lease_seconds)
     return Sealed(Promise(question.epoch, question.candidate))
+
+
+def presumed_primary(promise: Promise, placement: Placement, *, node_id: str, misled_by: str = "") -> str | None:
+    """The node to follow: who was promised the highest epoch, or else whom the map names; None when it is neither.
+
+    Args:
+        promise: This node's.
+        placement: The group's, as the map shows it.
+        node_id: This node, which does not follow itself.
+        misled_by: A node that was presumed and does not lead: another one is named, if any comes into question.
+    """
+    names = [promise.candidate, placement.primary or ""]
+    if placement.epoch > promise.epoch:
+        names.reverse()
+    others = [name for name in names if name and name != node_id]
+    return min(others, key=lambda name: name == misled_by, default=None)

@@ -158,9 +158,9 @@ class Supervisor:
         for number, placement in enumerate(cluster_map.placements):
             group = self._groups.setdefault(number, _Group(healthy_at=now))
             if number >= len(before.placements) or before.placements[number] != placement:
-                self._groups[number] = _Group(healthy_at=now, heir=group.heir if placement.primary else "")
-                if placement.primary == group.heir:
-                    self._groups[number].heir = ""
+                # One hand-over for one wish: a primary without a quorum would be asked again in every epoch.
+                fulfilled = placement.primary in {None, group.heir} or group.handing_over is not None
+                self._groups[number] = _Group(healthy_at=now, heir="" if fulfilled else group.heir)
 
     def attend(self, node: str, now: float) -> None:
         """A node opened its stream."""

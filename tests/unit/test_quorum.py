@@ -56,11 +56,19 @@ def test_what_is_committed_was_held_by_a_majority_at_once_and_never_goes_back(
             assert len(holders) >= majority(len(VOTERS))
 
 
-def test_a_quorum_needs_a_voter_when_the_others_that_are_present_make_no_majority() -> None:
-    voters = frozenset("abc")
-    assert quorum_needs("b", voters, {"a", "b"})
-    assert quorum_needs("b", voters, {"a"})
-    assert not quorum_needs("b", voters, {"a", "c"})
-    assert quorum_needs("b", voters, {"a", "reader"})
-    assert not quorum_needs("reader", voters, {"a"})
-    assert not quorum_needs("b", frozenset("abcde"), {"a", "b"})
+def test_a_quorum_needs_a_voter_when_the_others_that_hold_it_make_no_majority() -> None:
+    voters, nobody = frozenset("abc"), frozenset[str]()
+    assert quorum_needs("b", voters, {"a", "b"}, nobody)
+    assert quorum_needs("b", voters, {"a"}, {"b"})
+    assert not quorum_needs("b", voters, {"a", "c"}, {"b"})
+    assert quorum_needs("b", voters, {"a", "reader"}, nobody)
+    assert not quorum_needs("reader", voters, {"a"}, nobody)
+    assert not quorum_needs("b", frozenset("abcde"), {"a", "b"}, nobody)
+
+
+def test_a_quorum_may_need_several_voters_that_wait_for_each_other() -> None:
+    voters = frozenset("abcde")
+    assert quorum_needs("b", voters, {"a"}, {"b", "c"})
+    assert quorum_needs("c", voters, {"a"}, {"b", "c"})
+    assert not quorum_needs("b", voters, {"a"}, {"b", "reader"})
+    assert quorum_needs("b", frozenset("abc"), {"a"}, {"b", "c"})

@@ -413,3 +413,31 @@ async def test_what_a_resync_brings_before_its_commit_is_not_told_as_committed_b
     standby.receive()
     group.commit(last.lsn)
     assert told[-1] == last
+
+
+async def test_a_reset_that_a_resync_has_brought_along_demands_nothing(standby: Standby) -> None:
+    """A shard that was ahead of the log is resynced before the record that resets it arrives."""
+    group = await standby.open()
+    standby.history.fill(2)
+    standby.receive()
+    lsn = standby.reset_shard()
+    await group.resync([SHARD])
+    group.expect_resets([Reset(SHARD, lsn)])
+    standby.receive()
+    assert group.acknowledgeable(lsn + 5) == lsn + 5
+    assert group.needs_resync == {}
+
+
+async def test_a_reset_that_stays_uncommitted_is_resynced_all_the_same(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another epoch may have been opened behind it, which is not committed before this node acknowledges it."""
+    monkeypatch.setattr("replica.standby_group.RESET_PATIENCE_SECONDS", 0.01)
+    group = await standby.open()
+    standby.history.fill(2)
+    lsn = standby.reset_shard()
+    group.expect_resets([Reset(SHARD, lsn)])
+    standby.receive()
+    assert group.acknowledgeable(lsn + 1) == lsn
+    await until(lambda: group.acknowledgeable(lsn + 1) == lsn + 1)
+    assert standby.is_equal()

@@ -268,3 +268,14 @@ def test_a_draining_node_is_nominated_when_its_log_alone_is_far_enough() -> None
     nodes.tick()
     nodes.supervisor.probed("b", refused=True)
     assert nominations(nodes.poll()) == [(0, "a")]
+
+
+def test_a_wish_leads_to_one_hand_over_even_if_another_node_wins() -> None:
+    """Else a primary that wins because its log alone is far enough would be asked again in every epoch."""
+    nodes = Cluster(Placement(3, "a"))
+    assert nodes.supervisor.hand_over(0, "c", nodes.now) is None
+    nodes.tick()
+    nodes.leads["a"][0] = 4
+    nodes.learn(Placement(4, "a"))
+    nodes.report(*NODES)
+    assert nodes.tick() == []

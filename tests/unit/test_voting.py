@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_core.control.cluster_map import Placement
 from agent_core.errors import InvalidRequest, LogDamaged, WrongCluster
 from agent_core.log.durable_mark import LogEnd
 from agent_core.position import START, Position
@@ -12,7 +13,7 @@ from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import from_message, to_message
 from replica.promises import PromiseFile
 from replica.voter import Voter
-from replica.voting import Promise, Refused, Sealed, SealQuestion, decide
+from replica.voting import Promise, Refused, Sealed, SealQuestion, decide, presumed_primary
 
 HERE = Position(3, 40)
 
@@ -191,3 +192,23 @@ def test_what_a_majority_acknowledged_is_held_by_every_majoritys_candidate_thoug
         votes = [decide(Promise(), end.for_votes, question) for end in ends]
         if sum(isinstance(vote, Sealed) for vote in votes) >= majority(5):
             assert ends[candidate].held >= committed
+
+
+@pytest.mark.parametrize(
+    ("promise", "placement", "misled_by", "presumed"),
+    [
+        (Promise(3, "b"), Placement(3, "b"), "", "b"),
+        (Promise(4, "c"), Placement(3, "b"), "", "c"),
+        (Promise(4, "c"), Placement(3, "b"), "c", "b"),
+        (Promise(4, "c"), Placement(3, "b"), "b", "c"),
+        (Promise(3, "b"), Placement(5, "c"), "", "c"),
+        (Promise(3, "b"), Placement(5, "c"), "c", "b"),
+        (Promise(3, "a"), Placement(3, "a"), "", None),
+        (Promise(4, "a"), Placement(3, "b"), "b", "b"),
+        (Promise(), Placement(), "", None),
+    ],
+)
+def test_a_node_follows_whoever_has_the_highest_epoch_or_another_but_never_itself(
+    promise: Promise, placement: Placement, misled_by: str, presumed: str | None
+) -> None:
+    assert presumed_primary(promise, placement, node_id="a", misled_by=misled_by) == presumed
