@@ -20,6 +20,7 @@ from agent_core.client import Client
 from ops import dies_with_parent
 from ops.cluster_files import free_ports
 from ops.local_cluster import LocalCluster
+from tests.exported import roles
 from tests.prometheus_files import ALERTS, FOLDER, RECORDING
 from tests.steady import steady_plan
 
@@ -27,7 +28,6 @@ INTERVAL = "250ms"
 DEADLINE_SECONDS = 20
 WRITERS = 8
 HEALTHY_LAG_SECONDS = 1.0
-LAG = 'job_group_standby:headwater_standby_lag_seconds:max{standby="node-3"}'
 
 
 def lay_out(folder: Path, cluster: LocalCluster) -> Path:
@@ -120,21 +120,23 @@ async def test_a_stopped_standby_shows_as_lag_raises_the_alert_and_ends_it_when_
         folder = tmp_path / "prometheus"
         folder.mkdir()
         writers = [writing.create_task(append_for_ever(client, number)) for number in range(WRITERS)]
-        stopped = cluster.pid("node-3")
+        standby = (await roles(cluster))[1][0]
+        lag = f'job_group_standby:headwater_standby_lag_seconds:max{{standby="{standby}"}}'
+        stopped = cluster.pid(standby)
         assert stopped is not None
         try:
             async with prometheus(folder, cluster) as http:
                 await until(http, "sum(rate(headwater_appends_total[2s])) > 100", bool, "the load does not show")
-                await until(http, f"max_over_time({LAG}[2s])", below(HEALTHY_LAG_SECONDS), "lag under load")
+                await until(http, f"max_over_time({lag}[2s])", below(HEALTHY_LAG_SECONDS), "lag under load")
                 assert await query(http, 'ALERTS{alertstate="firing"}') == []
 
                 os.kill(stopped, signal.SIGSTOP)
-                await until(http, LAG, above(HEALTHY_LAG_SECONDS), "lag of a stopped standby")
-                await until(http, f'{firing[:-1]}, standby="node-3"}}', bool, "the alert of a stopped standby")
-                assert {sample["metric"]["standby"] for sample in await query(http, firing)} == {"node-3"}
+                await until(http, lag, above(HEALTHY_LAG_SECONDS), "lag of a stopped standby")
+                await until(http, f'{firing[:-1]}, standby="{standby}"}}', bool, "the alert of a stopped standby")
+                assert {sample["metric"]["standby"] for sample in await query(http, firing)} == {standby}
 
                 os.kill(stopped, signal.SIGCONT)
-                await until(http, LAG, below(HEALTHY_LAG_SECONDS), "lag of a standby that goes on")
+                await until(http, lag, below(HEALTHY_LAG_SECONDS), "lag of a standby that goes on")
                 await until(http, firing, lambda result: not result, "the alert of a standby that goes on")
         finally:
             os.kill(stopped, signal.SIGCONT)

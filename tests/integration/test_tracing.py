@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
@@ -20,6 +19,7 @@ from agent_core.open_telemetry import OpenTelemetryTracer
 from agent_core.tracing import is_sampled
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
+from tests.exported import exported, roles
 from tests.integration.collector import Collected, Collector, collector
 from tests.steady import steady_plan
 
@@ -73,6 +73,7 @@ async def shows(reader: Reader, session_id: str, entries: int) -> bool:
 async def test_one_append_shows_as_one_trace_across_client_primary_and_standbys(tmp_path: Path) -> None:
     with collector() as found:
         async with LocalCluster(tmp_path, plan(found)) as cluster:
+            primary, standbys = await roles(cluster)
             with tracer_of(found.endpoint) as tracer:
                 async with Client(cluster.address("node-1").grpc_address, tracer=tracer) as client:
                     session = await client.create_session()
@@ -83,25 +84,24 @@ async def test_one_append_shows_as_one_trace_across_client_primary_and_standbys(
             (each.instance, each.span.name, each.attributes.get("headwater.standby")): each for each in found.spans
         }
 
-    standbys = ("node-2", "node-3")
     assert set(spans) == {
         ("test", "append", None),
-        ("node-1", "actor", None),
-        ("node-1", "writer", None),
-        ("node-1", "acknowledgement", None),
-        *(("node-1", "stream", standby) for standby in standbys),
+        (primary, "actor", None),
+        (primary, "writer", None),
+        (primary, "acknowledgement", None),
+        *((primary, "stream", standby) for standby in standbys),
         *((standby, "apply", None) for standby in standbys),
     }
     assert len(found.spans) == len(spans)
     root = spans["test", "append", None].span
     assert {each.span.trace_id for each in found.spans} == {root.trace_id}
     for name in ("actor", "writer", "acknowledgement"):
-        assert spans["node-1", name, None].span.parent_span_id == root.span_id
+        assert spans[primary, name, None].span.parent_span_id == root.span_id
     for standby in standbys:
-        stream = spans["node-1", "stream", standby].span
+        stream = spans[primary, "stream", standby].span
         assert stream.parent_span_id == root.span_id
         assert spans[standby, "apply", None].span.parent_span_id == stream.span_id
-    follow_each_other([spans["node-1", name, None] for name in ("actor", "writer", "acknowledgement")])
+    follow_each_other([spans[primary, name, None] for name in ("actor", "writer", "acknowledgement")])
     held = [each for each in found.spans if each.span.name in ("append", "writer", "stream", "apply")]
     assert {each.attributes["headwater.lsn"] for each in held} == {appended.position.lsn}
     assert all(each.span.end_time_unix_nano >= each.span.start_time_unix_nano for each in found.spans)
@@ -134,28 +134,21 @@ async def test_appends_that_share_a_batch_each_get_their_own_trace(tmp_path: Pat
 async def test_appends_are_traced_through_whoever_leads_after_a_fail_over(tmp_path: Path) -> None:
     with collector() as found:
         async with LocalCluster(tmp_path, plan(found)) as cluster:
-            await cluster.kill("node-1")
-            left = [cluster.address(name).grpc_address for name in ("node-2", "node-3")]
+            killed, names = await roles(cluster)
+            await cluster.kill(killed)
+            left = [cluster.address(name).grpc_address for name in names]
             with tracer_of(found.endpoint) as tracer:
                 async with Client(left, tracer=tracer, timeout_seconds=30) as client:
                     session = await client.create_session()
                     await client.append(session.session_id, "message", MESSAGE)
             await collected(found, STAGES - 2)
-            metrics = [await exported(cluster, name) for name in ("node-2", "node-3")]
+            metrics = [await exported(cluster, name) for name in names]
     serving = [metric['headwater_group_serving{group="0"}'] for metric in metrics]
     assert sorted(serving) == [0, 1]
     assert all(metric['headwater_voters{group="0"}'] == 3 for metric in metrics)
-    leads, follows = ("node-2", "node-3") if serving[0] else ("node-3", "node-2")
+    leads, follows = names if serving[0] else reversed(names)
     stages = {(each.instance, each.span.name) for each in found.spans}
     assert {(leads, "actor"), (leads, "writer"), (leads, "stream"), (follows, "apply")} <= stages
-
-
-async def exported(cluster: LocalCluster, node: str) -> dict[str, float]:
-    """A node's gauges by series, as it exports them."""
-    async with httpx.AsyncClient() as http:
-        answer = await http.get(f"http://{cluster.address(node).http_address}/metrics")
-    lines = (line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#"))
-    return {series: float(number) for series, _, number in lines}
 
 
 async def test_an_append_that_its_client_does_not_sample_leaves_no_span_anywhere(tmp_path: Path) -> None:
