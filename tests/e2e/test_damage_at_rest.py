@@ -15,6 +15,7 @@ from agent_core.client import Client
 from agent_core.database.build import PAGE_SIZE
 from agent_core.log.segment import HEADER_BYTES
 from agent_core.routing import ShardLayout
+from ops.benchmarks.placement import let_lead
 from ops.cli.main import main
 from ops.cluster_files import node_directory
 from ops.local_cluster import LocalCluster
@@ -91,6 +92,7 @@ def spoil_header_page(data: Path) -> None:
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
     plan = steady_plan(cluster={"shard_count": SHARDS, "shard_group_count": 1})
     async with LocalCluster(tmp_path, plan) as running:
+        await let_lead(running, "node-1")
         yield running
 
 

@@ -18,6 +18,7 @@ from agent_core.client import Client, Reader
 from agent_core.rpc.read_pb2 import FollowEvent
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import SubscribeRequest
+from ops.benchmarks.placement import let_lead
 from ops.local_cluster import LocalCluster
 from tests.steady import steady_plan
 
@@ -55,6 +56,7 @@ async def load(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Load]:
         Client(cluster.address("node-1").grpc_address, timeout_seconds=30) as client,
         httpx.AsyncClient(base_url=f"http://{cluster.address(STANDBY).http_address}", timeout=30) as http,
     ):
+        await let_lead(cluster, "node-1")
         await client.create_session(session_id=SESSION, title="Follow me")
         made = Load(cluster, client, http)
         writer = asyncio.create_task(made.write())
