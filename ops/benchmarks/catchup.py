@@ -15,6 +15,7 @@ from agent_core.database.wal import FRAME_SIZE
 from ops.benchmarks.figures import MEGABYTE, Figures, Progress, over_runs, unheard
 from ops.benchmarks.load import append_while, create_sessions, payloads, until
 from ops.benchmarks.node_metrics import CAPTURED_BYTES, read_metrics
+from ops.benchmarks.placement import let_lead
 from ops.benchmarks.standby import PRIMARY, STANDBY, WITHIN_SECONDS, StandbyWatch, stop_standby
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
@@ -50,6 +51,7 @@ async def measure_catch_up(directory: Path, plan: CatchUpPlan, progress: Progres
         LocalCluster(directory, ClusterPlan(base_port=0)) as cluster,
         Client(cluster.address(PRIMARY).grpc_address) as client,
     ):
+        await let_lead(cluster, PRIMARY)
         write = partial(
             append_while, client, await create_sessions(client, plan.writers), payloads(plan.entry_bytes)
         )

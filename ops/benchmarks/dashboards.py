@@ -16,6 +16,7 @@ from agent_core.rpc.replication_pb2 import Position
 from agent_core.rpc.session_pb2 import GetSessionRequest
 from ops.benchmarks.figures import Figures, Progress, percentile, unheard
 from ops.benchmarks.load import payloads
+from ops.benchmarks.placement import let_lead
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 
@@ -59,6 +60,7 @@ async def measure_dashboards(
         grpc.aio.insecure_channel(cluster.address("node-2").grpc_address) as channel,
         Reader(cluster.address("node-2").grpc_address, timeout_seconds=2 * QUERY_SECONDS) as reader,
     ):
+        await let_lead(cluster, "node-1")
         sessions = [(await client.create_session()).session_id for _ in range(SESSIONS)]
         for start in range(0, len(texts)):
             await asyncio.gather(*(client.append(session, "message", texts[start]) for session in sessions))

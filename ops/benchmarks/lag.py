@@ -14,6 +14,7 @@ from agent_core.rpc.replication_pb2 import Position
 from agent_core.rpc.session_pb2 import GetSessionRequest
 from ops.benchmarks.figures import Figures, Progress, percentile, unheard
 from ops.benchmarks.load import create_sessions, payloads
+from ops.benchmarks.placement import let_lead
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 
@@ -33,6 +34,7 @@ async def measure_lag(directory: Path, *, rate: int, seconds: float, progress: P
         Client(cluster.address("node-1").grpc_address) as client,
         grpc.aio.insecure_channel(cluster.address("node-2").grpc_address) as channel,
     ):
+        await let_lead(cluster, "node-1")
         reading = ReadingStub(channel)
         sessions = await create_sessions(client, 64)
 

@@ -18,6 +18,7 @@ from agent_core.position import Position
 from ops.benchmarks.figures import MEGABYTE, Figures, Progress, over_runs, unheard
 from ops.benchmarks.load import create_sessions, fill, payloads, until
 from ops.benchmarks.node_metrics import RESYNC_BYTES, RESYNCS, read_metrics
+from ops.benchmarks.placement import let_lead
 from ops.benchmarks.standby import ASK_SECONDS, PRIMARY, STANDBY, WITHIN_SECONDS, stop_standby
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
@@ -59,6 +60,7 @@ async def measure_resync(directory: Path, plan: ResyncPlan, progress: Progress =
         LocalCluster(directory, ClusterPlan(base_port=0, settings=settings)) as cluster,
         Client(cluster.address(PRIMARY).grpc_address) as client,
     ):
+        await let_lead(cluster, PRIMARY)
         sessions = await create_sessions(client, SESSIONS)
         await fill(client, sessions, payloads(ENTRY_BYTES), entries, partial(progress, "writing the shard"))
         for run in range(plan.runs):
