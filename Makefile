@@ -34,11 +34,14 @@ tools:
 	@command -v sqlite3 >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq sqlite3; \
 	  else echo "The tests read shards with the sqlite3 shell: install the package sqlite3"; exit 1; fi; }
+	@command -v ip >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq iproute2; \
+	  else echo "The chaos tests make networks with the ip command: install the package iproute2"; exit 1; fi; }
 
 test: setup tools ## Run every test.
 	$(BIN)/python -m pytest
 
-chaos: setup ## Kill, freeze, cut off and fill three real nodes under load, and check everything (ROUNDS=50 SEED=1).
+chaos: setup tools ## Kill, freeze, cut off and fill three real nodes under load, and check everything (ROUNDS=50 SEED=1).
 	$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED))
 
 check: setup ## Lint, types, formatting, generated code up to date.

@@ -173,7 +173,7 @@ class Shards:
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         self._listeners.append(listener)
 
-    def begin_stream(self, epoch: int) -> None:
+    def begin_stream(self, epoch: int, shared: Position | None = None) -> None:
         """Nothing depends on the epoch here."""
 
     def commit(self, lsn: int) -> None:
