@@ -54,7 +54,7 @@ class FollowedShards(Protocol):
         """Call `listener` when the stream must end for a resync that was ordered."""
 
     def begin_stream(self, epoch: int, shared: Position | None = None) -> None:
-        """From now on the primary of `epoch` is followed, whose log shares this node's history up to `shared`."""
+        """From now on the primary of `epoch` is followed; the logs share a history up to `shared`."""
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed."""

@@ -207,8 +207,8 @@ class StandbyGroup:
     def on_parted(self, listener: Callable[[Position, int], None]) -> None:
         """Call `listener` when a primary tells where its history and this node's part.
 
-        Its arguments are a position and an epoch: what lies past the position and is of a lower epoch is undone
-        in the shards, if they hold it.
+        Its arguments are a position and an epoch: what lies past the position and is of a lower epoch will be
+        undone in the shards, if they hold it.
         """
         self._parting_listeners.append(listener)
 

@@ -63,3 +63,12 @@ def test_memory_is_measured_beside_the_registrys_estimate() -> None:
     assert (figures["sessions"], figures["session_bytes"]) == (20, 50_000)
     assert 1 <= figures["estimate_mb"] < 2
     assert figures["empty_resident_mb"] > 20
+
+
+def test_the_gap_in_acknowledged_appends_is_measured_for_each_way_of_losing_a_primary() -> None:
+    figures = run("failover", "--runs", "1", "--writers", "2", "--idle-seconds", "1")
+    assert len(figures["idle_cpu_share_by_node"]) == 3
+    for name in ("killed", "killed_with_raft_leader", "frozen"):
+        assert 0 < figures[f"{name}_seconds"] == figures[f"{name}_seconds_worst"] <= 15
+    assert figures["switchover_errors"] == 0
+    assert figures["switchover_longest_append_seconds"] > 0
