@@ -168,7 +168,11 @@ class Node:
             tracer,
         )
         forwarding = ForwardingSessions(
-            sessions, layout, elsewhere=lambda group: self._primary_of(view, group), stub_of=peers.sessions
+            sessions,
+            layout,
+            elsewhere=lambda group: self._primary_of(view, group),
+            moved=view.changed,
+            stub_of=peers.sessions,
         )
         add_SessionsServicer_to_server(forwarding, server)
         add_ReplicationServicer_to_server(ReplicationService(self._members), server)

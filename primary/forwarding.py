@@ -8,7 +8,7 @@ is never forwarded again: two nodes with different maps cannot send it to and fr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
@@ -59,6 +59,7 @@ class ForwardingSessions(SessionsServicer):
         layout: ShardLayout,
         *,
         elsewhere: Callable[[int], NodeAddress | None],
+        moved: Callable[[], Awaitable[None]],
         stub_of: Callable[[NodeAddress], SessionsAsyncStub],
     ) -> None:
         """Forward what `local` does not lead.
@@ -67,8 +68,10 @@ class ForwardingSessions(SessionsServicer):
             local: Serves this node's groups.
             layout: The cluster's shards and groups.
             elsewhere: The other node that leads a group; None while this node does, or nobody.
+            moved: Waits until some group is led by another node than before.
             stub_of: Its Sessions service.
         """
+        self._moved = moved
         self._local = local
         self._layout = layout
         self._elsewhere = elsewhere
@@ -130,11 +133,13 @@ class ForwardingSessions(SessionsServicer):
             return
         lanes = _Lanes(self._local, context, self._stub_of, self._primary_of)
         reading = asyncio.create_task(lanes.take(request_iterator), name="forwarded append stream")
+        watching = asyncio.create_task(self._abandon(lanes), name="moved groups")
         try:
             while (answered := await lanes.results.get()) is not None:
                 yield answered
         finally:
             reading.cancel()
+            watching.cancel()
             await lanes.close()
 
     async def Subscribe(  # noqa: N802 - the name in the proto
@@ -154,6 +159,13 @@ class ForwardingSessions(SessionsServicer):
             await abort(context, from_rpc_error(error, unanswered=Unavailable))
         finally:
             call.cancel()
+
+    async def _abandon(self, lanes: _Lanes) -> None:
+        """Give up the lanes to nodes that lead nothing any more: such a node may hang, and never answer."""
+        while True:
+            await self._moved()
+            leaders = {self._elsewhere(group) for group in range(self._layout.shard_group_count)}
+            await lanes.keep(leaders)
 
     def _keeps(self, context: ServicerContext[Any, Any]) -> bool:
         """Whether this node answers itself, if only with the primary's address.
@@ -220,6 +232,14 @@ class _Lanes:
                 await lane.batches.put(None)
             await asyncio.gather(*(lane.task for lane in lanes if lane.task is not None), return_exceptions=True)
             await self.results.put(None)
+
+    async def keep(self, leaders: Set[NodeAddress | None]) -> None:
+        """End the lanes to other nodes than these; what they have not answered may have been written."""
+        for primary in [name for name in self._lanes if name is not None and name not in leaders]:
+            lane = self._lanes.pop(primary)
+            if lane.task is not None:
+                lane.task.cancel()
+            await self._fail(lane, OutcomeUnknown(f"{primary.node_id} no longer leads, and has not answered"))
 
     async def close(self) -> None:
         """End every lane; the caller is gone."""

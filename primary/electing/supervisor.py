@@ -263,7 +263,20 @@ class Supervisor:
         report = self._report_of(primary, number, now)
         if report is not None and report.leads_epoch < self._map.placements[number].epoch:
             return True  # it came back, or stepped down
-        return primary in self._refused or now - group.healthy_at >= self._timeout
+        return (
+            primary in self._refused
+            or now - group.healthy_at >= self._timeout
+            or self._unheard_by(number, primary, now) >= majority(len(self._map.voters()))
+        )
+
+    def _unheard_by(self, number: int, primary: str, now: float) -> int:
+        """How many voters followed the primary and have not heard it for the timeout, whoever supervised then."""
+        count = 0
+        for voter in self._map.voters():
+            report = self._report_of(voter, number, now)
+            if report is not None and report.hears == primary:
+                count += report.silent_seconds + now - self._attending[voter].heard_at >= self._timeout
+        return count
 
     def _probe_if_gone(self, primary: str, now: float) -> list[Action]:
         if primary in self._attending or now - self._probed_at.get(primary, float("-inf")) < PROBE_SECONDS:

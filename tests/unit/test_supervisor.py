@@ -155,16 +155,22 @@ def test_a_primary_that_only_left_the_supervisor_is_not_replaced_while_its_stand
 
 def test_a_primary_that_its_standbys_do_not_hear_for_the_failure_timeout_is_replaced() -> None:
     nodes = Cluster(Placement(3, "a"))
-    nodes.silent |= {"b": 5.0, "c": 5.0}
-    nodes.report("b", "c")
     assert nominations(nodes.poll()) == []
-    for _ in range(20):
+    for step in range(20):
+        nodes.silent |= {"b": step / 10, "c": step / 10}
         nodes.now += 0.1
         nodes.report("b", "c")
         if found := nominations(nodes.poll()):
             break
     assert found == [(0, "b")]
     assert 0.9 * TIMEOUT <= nodes.now - 100 <= 1.5 * TIMEOUT
+
+
+def test_a_new_supervisor_does_not_wait_again_for_what_the_voters_have_waited_for() -> None:
+    nodes = Cluster(Placement(3, "a"), attending=("b", "c"))
+    nodes.silent |= {"b": TIMEOUT, "c": TIMEOUT}
+    nodes.report("b", "c")
+    assert nominations(nodes.poll()) == [(0, "b")]
 
 
 def test_a_primary_that_came_back_without_its_epoch_leads_to_an_election() -> None:
