@@ -263,6 +263,9 @@ class GroupMember:
                 request = hand_over.result()
                 await leading.hand_over(request.to)
                 self.context.voter.watch.released()
+                # At once: the successor need not wait for this node to close its shards.
+                self._sealed_epoch = 0
+                self._on_news()
             else:
                 ended = await term
                 log.warning("steps down", group=self.context.group, epoch=epoch, reason=ended.reason)
