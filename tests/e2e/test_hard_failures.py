@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc.aio
 import httpx
 import pytest
 
 from agent_core.client import Client
 from agent_core.errors import OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.quorum import Acknowledgement
+from agent_core.rpc.administration_pb2 import GroupStatus, StatusRequest
+from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.benchmarks.placement import let_lead, map_of
 from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan, free_ports, node_directory
 from ops.config import to_toml
@@ -49,6 +52,12 @@ async def append(client: Client, number: int, acknowledgement: Acknowledgement |
     payload = b'{"number":%d}' % number
     await client.append(SESSION, "message", payload, acknowledgement=acknowledgement)
     return payload
+
+
+async def log_of(cluster: LocalCluster) -> GroupStatus:
+    """The primary's log, as it tells of it."""
+    async with grpc.aio.insecure_channel(cluster.address(PRIMARY).grpc_address) as channel:
+        return (await AdministrationStub(channel).Status(StatusRequest())).groups[0]
 
 
 async def fill(client: Client, blocks: int) -> list[bytes]:
@@ -142,7 +151,11 @@ async def test_a_resync_whose_end_dies_half_way_is_made_up_for(tmp_path: Path, d
 
     async with running(tmp_path, on_log_line) as (cluster, client):
         await cluster.stop_node(STANDBY)
+        missed_from = (await log_of(cluster)).durable.lsn + 1
         written = await fill(client, 40)
+        async with asyncio.timeout(30):  # until the primary has dropped what the standby lacks
+            while (await log_of(cluster)).log_first_lsn <= missed_from:
+                await asyncio.sleep(0.05)
         starting = asyncio.gather(cluster.start_node(STANDBY), return_exceptions=True)
         await until(lambda: bool(killed))
         await starting
