@@ -12,15 +12,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from agent_core.cluster import ADDRESS_ALLOWED, MAX_VOTERS, NAME_ALLOWED, NAME_PATTERN, HostPort
+from agent_core.cluster import ADDRESS_ALLOWED, MAX_VOTERS, NAME_ALLOWED, NAME_PATTERN, RAFT_MEMBERS, HostPort
 from agent_core.errors import InvalidRequest
 from agent_core.routing import MAX_SHARD_COUNT
 
 MAX_MEMBERS = 64
 MAX_JSON_BYTES = 256 * 1024
 """The largest map, with every name and address at its longest, is below 128 KiB."""
-
-RAFT_MEMBER_COUNTS = (1, 3, 5)
 
 Epoch = Annotated[int, Field(ge=0, lt=2**63)]
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -142,7 +140,7 @@ class ClusterMap:
         if not 1 <= len(self.voters()) <= MAX_VOTERS:
             yield f"there are {len(self.voters())} voters; allowed are 1 to {MAX_VOTERS}"
         raft_members = sum(member.raft_address is not None for member in self.members)
-        if raft_members not in RAFT_MEMBER_COUNTS:
+        if raft_members not in RAFT_MEMBERS:
             yield f"there are {raft_members} Raft members; allowed are 1, 3 or 5"
 
 

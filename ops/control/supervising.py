@@ -208,7 +208,7 @@ class Supervising:
         if self.supervisor is None:
             now = self._loop.time()
             self.supervisor = Supervisor(
-                failure_timeout_seconds=self._failure_timeout_seconds, now=now, first_number=time.time_ns() // 1000
+                failure_timeout_seconds=self._failure_timeout_seconds, first_number=time.time_ns() // 1000
             )
             self.supervisor.learn(self._replicated.map, now)
             log.info("supervises the cluster", version=self._replicated.map.version)

@@ -133,16 +133,14 @@ class Supervisor:
         nominations: Nominations made.
     """
 
-    def __init__(self, *, failure_timeout_seconds: float, now: float, first_number: int = 1) -> None:
+    def __init__(self, *, failure_timeout_seconds: float, first_number: int = 1) -> None:
         """Begin with an empty map and nobody attending.
 
         Args:
             failure_timeout_seconds: After this silence a node counts as failed.
-            now: The present, in seconds on the clock of every other call.
             first_number: Nominations are numbered from here; two supervisors in a row should not overlap.
         """
         self._timeout = failure_timeout_seconds
-        self._began_at = now
         self._next_number = first_number
         self._map = EMPTY
         self._attending: dict[str, _Attendance] = {}
@@ -153,7 +151,7 @@ class Supervisor:
         self.refusals = 0
 
     def learn(self, cluster_map: ClusterMap, now: float) -> None:
-        """The Raft members agreed on this map."""
+        """The Raft members agreed on this map. `now` is in seconds, on the clock of every other call."""
         before, self._map = self._map, cluster_map
         for number, placement in enumerate(cluster_map.placements):
             group = self._groups.setdefault(number, _Group(healthy_at=now))

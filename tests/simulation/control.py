@@ -156,9 +156,7 @@ class SimulatedSupervising:
         self._node = node
         self._attendees: dict[str, Stream] = {}
         self._over = False
-        self.supervisor = Supervisor(
-            failure_timeout_seconds=FAILURE_TIMEOUT_SECONDS, now=node.clock(), first_number=first_number
-        )
+        self.supervisor = Supervisor(failure_timeout_seconds=FAILURE_TIMEOUT_SECONDS, first_number=first_number)
         self._map = EMPTY
         self.learn(node.raft.map)
         node.raft.propose(node, node.raft.form)

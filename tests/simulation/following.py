@@ -354,6 +354,13 @@ class SimulatedFollowing:
         """The highest lsn of the log that is known to be committed."""
         return min(self._known_committed_lsn, self.log.last.lsn)
 
+    @property
+    def visible(self) -> Position:
+        """What the shard contains, as far as it is known to be committed."""
+        lsn = min(self.applied.lsn, self.committed_lsn)
+        epoch = self.applied.epoch if lsn == self.applied.lsn else self.log.epochs.epoch_at(lsn)
+        return self.log.base if epoch is None else Position(epoch, lsn)
+
     def _survey(self) -> Position:
         applied, complete = self.log.base, True
         for record in self.log.records:
@@ -376,6 +383,7 @@ class SimulatedFollowing:
     def _commit(self, lsn: int) -> None:
         self._known_committed_lsn = max(self._known_committed_lsn, lsn)
         self.log.note_committed(lsn)
+        self.node.publish(self.visible)
         self._wake()
 
     def _wake(self) -> None:
@@ -399,7 +407,7 @@ class SimulatedFollowing:
                 node.checkers.applies(node.name, record.position, record.entries)
                 self.shard.commit(record.position, record.entries)
             self.applied = record.position
-        node.publish(self.applied)
+        node.publish(self.visible)
         self._wake()
 
     def _lose_patience(self) -> None:
@@ -418,7 +426,7 @@ class SimulatedFollowing:
         self._reset_lsn = None
         self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
         self.applied = base
-        self.node.publish(base)
+        self.node.publish(self.visible)
 
     def _resync(self, then: Any) -> None:
         node = self.node

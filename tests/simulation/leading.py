@@ -140,6 +140,7 @@ class SimulatedLeading:
         self._over = self._stopping = True
         self.serving = False
         self.node.sealed_epoch = 0
+        self.node.attending.news()
         self.node.voter.on_raised.remove(self._own_voter_sealed)
         for stream in (*self._streams.values(), *self._resyncing):
             stream.end(self.node, "handed over")

@@ -168,7 +168,7 @@ class SimulatedNode:
         self.leading = None
         self.sealed_epoch = 0
         self.following = SimulatedFollowing(self)
-        self.publish(self.following.applied)
+        self.publish(self.following.visible)
         self.attending.news()
 
     def lead(self, epoch: int, *, unlogged: bool) -> None:

@@ -34,7 +34,7 @@ class Cluster:
 
     def __init__(self, *placements: Placement, attending: Iterable[str] = NODES) -> None:
         self.now = 100.0
-        self.supervisor = Supervisor(failure_timeout_seconds=TIMEOUT, now=self.now)
+        self.supervisor = Supervisor(failure_timeout_seconds=TIMEOUT)
         self.map = cluster(*placements)
         self.supervisor.learn(self.map, self.now)
         self.logs = dict.fromkeys(NODES, START)
