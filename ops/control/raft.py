@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import logging
+import os
 import socket
 import threading
 import time
@@ -47,6 +48,8 @@ DUMP_FILE = "dump"
 _TICK_SECONDS = 0.05
 """How long one wait for messages may take: the grain of all timeouts."""
 _CONNECT_SECONDS = 1.0
+_JOURNAL_BYTES = 4 << 20
+"""Far more than the journal holds before it is replaced by a dump."""
 _QUEUED_COMMANDS = 256
 _PROPOSAL_SECONDS = 5.0
 
@@ -357,7 +360,7 @@ def _open(
         onStateChanged=replica.state_changed,
     )
     try:
-        _check_journal(directory / JOURNAL_FILE)
+        _prepare_journal(directory / JOURNAL_FILE)
         raft = SyncObj(own, others, configuration, consumers=[replica], transportClass=_Transport)
         raft.doTick(0.0)
     except SyncObjException as error:
@@ -385,14 +388,16 @@ def _check_address(address: str) -> None:
         raise Unavailable(f"the Raft address {address} cannot be listened on: {error.strerror}") from error
 
 
-def _check_journal(path: Path) -> None:
-    """Pysyncobj has no checksums; what a power cut tore mostly shows in the numbering.
+def _prepare_journal(path: Path) -> None:
+    """Check what stands in the journal, and allocate its blocks.
+
+    Pysyncobj has no checksums; what a power cut tore mostly shows in the numbering. It writes through a memory map
+    and grows the file by a hole: on a full disk the write to that would end the process with SIGBUS.
 
     Raises:
         ValueError: No run of Raft wrote this. Other errors of reading it mean the same.
+        OSError: The disk has no room for it.
     """
-    if not path.exists():
-        return
     journal = createJournal(str(path))
     try:
         entries, term = journal[:], journal.getCurrentTerm()
@@ -403,6 +408,8 @@ def _check_journal(path: Path) -> None:
             raise ValueError(f"entry {index + 1} does not follow the one before it")
     if entries and entries[-1][2] > term:
         raise ValueError("its last entry is of a term that never began")
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, _JOURNAL_BYTES)
 
 
 def _damaged(directory: Path, name: str) -> LogDamaged:

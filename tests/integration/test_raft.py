@@ -343,6 +343,21 @@ async def test_files_that_cannot_be_read_are_refused_with_what_to_do(
         await ReplicatedMap.start("node-1", alone, tmp_path / "node-1", PASSWORD)
 
 
+async def test_the_journal_never_grows_by_a_hole_that_a_full_disk_could_not_fill(
+    members: dict[str, str], tmp_path: Path
+) -> None:
+    """Writing to such a hole through a memory map ends a process with SIGBUS."""
+    alone = {"node-1": members["node-1"]}
+    async with running(alone, tmp_path, timing=RaftTiming()) as started:
+        leader = await the_leader(started)
+        before = (tmp_path / "node-1" / JOURNAL_FILE).stat()
+        await leader.propose(form(alone))
+        for epoch in range(1, 100):
+            await leader.propose(RecordPrimary(0, epoch - 1, epoch, "node-1"))
+        after = (tmp_path / "node-1" / JOURNAL_FILE).stat()
+    assert after.st_size == before.st_size <= before.st_blocks * 512
+
+
 def test_looking_at_addresses_works_still_with_pysyncobj_imported() -> None:
     assert socket.inet_ntop(socket.AF_INET, b"\x7f\x00\x00\x01") == "127.0.0.1"
 
