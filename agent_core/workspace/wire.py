@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_core.errors import InvalidRequest
 from agent_core.rpc import workspace_pb2 as pb
 from agent_core.workspace.document import ChangeOutcome, Document, DocumentChange, Link, LinkKind, Property
+from agent_core.workspace.stored import DocumentSummary, StoredDocument, StoredLink
 
 LINK_KINDS: dict[LinkKind, pb.LinkKind.ValueType] = {
     LinkKind.DOCUMENT: pb.LINK_KIND_DOCUMENT,
@@ -42,7 +43,63 @@ def outcome_from_wire(number: pb.ChangeOutcome.ValueType) -> ChangeOutcome:
     return _OUTCOMES_BY_NUMBER.get(number, ChangeOutcome.CONFLICT)
 
 
-def link_kind_from_wire(number: pb.LinkKind.ValueType) -> LinkKind:
+def summary_to_wire(summary: DocumentSummary) -> pb.DocumentSummary:
+    """What lists show of a document, as it is sent."""
+    return pb.DocumentSummary(**summary._asdict())
+
+
+def summary_from_wire(summary: pb.DocumentSummary) -> DocumentSummary:
+    """What lists show of a document, as it came."""
+    return DocumentSummary(*(getattr(summary, field) for field in DocumentSummary._fields))
+
+
+def stored_to_wire(document: StoredDocument) -> pb.Document:
+    """A document of the index as it is sent."""
+    return pb.Document(
+        summary=summary_to_wire(document.summary),
+        front_matter_json=document.front_matter_json,
+        body=document.body,
+        properties=[pb.DocumentProperty(name=one.name, value=one.value) for one in document.properties],
+        links=[
+            pb.DocumentLink(
+                kind=LINK_KINDS[link.kind],
+                target=link.target,
+                label=link.label,
+                wanted_path=link.wanted_path or "",
+                wanted_name=link.wanted_name or "",
+                target_path=link.target_path or "",
+            )
+            for link in document.links
+        ],
+    )
+
+
+def stored_from_wire(document: pb.Document) -> StoredDocument:
+    """A document of the index as it came.
+
+    Raises:
+        InvalidRequest: It is written in a way that this version does not know.
+    """
+    return StoredDocument(
+        summary_from_wire(document.summary),
+        document.front_matter_json,
+        document.body,
+        [Property(one.name, one.value) for one in document.properties],
+        [
+            StoredLink(
+                _link_kind_from_wire(link.kind),
+                link.target,
+                link.label,
+                link.wanted_path or None,
+                link.wanted_name or None,
+                link.target_path or None,
+            )
+            for link in document.links
+        ],
+    )
+
+
+def _link_kind_from_wire(number: pb.LinkKind.ValueType) -> LinkKind:
     """A kind of link.
 
     Raises:
@@ -98,7 +155,7 @@ def _document_from_wire(path: str, document: pb.Document) -> Document:
         properties=tuple(Property(one.name, one.value) for one in document.properties),
         links=tuple(
             Link(
-                link_kind_from_wire(link.kind),
+                _link_kind_from_wire(link.kind),
                 link.target,
                 link.label,
                 link.wanted_path or None,

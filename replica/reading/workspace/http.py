@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Path, Query, Response
 
 from agent_core.errors import InvalidRequest
@@ -13,7 +12,7 @@ from replica.reading.http import FAILURES
 from replica.reading.http_freshness import Demanded, json_response, position_fields
 from replica.reading.workspace import http_models as models
 from replica.reading.workspace import queries
-from replica.reading.workspace.queries import DocumentFilter, StoredDocument
+from replica.reading.workspace.queries import DocumentFilter
 from replica.reading.workspace.reading import DocumentReading
 
 Workspace = Annotated[str, Path(examples=["web"])]
@@ -60,7 +59,7 @@ def document_routes(reading: DocumentReading) -> APIRouter:
     async def get_document(workspace: Workspace, path: str, demanded: Demanded) -> Response:
         """One document: its text, front matter, properties, and links with where they lead."""
         answer = await reading.document(workspace, path, demand=demanded.of([reading.group]))
-        body = {"document": _document(answer.document), "position": position_fields(answer.position)}
+        body = {"document": answer.document.fields(), "position": position_fields(answer.position)}
         return json_response(body, [answer.position])
 
     return routes
@@ -74,13 +73,3 @@ def _properties(texts: list[str] | tuple[()]) -> tuple[Property, ...]:
             raise InvalidRequest(f"property is written name=value, for example status=open; got {text[:80]!r}")
         properties.append(Property(name, value))
     return tuple(properties)
-
-
-def _document(document: StoredDocument) -> dict[str, Any]:
-    return {
-        **document.summary._asdict(),
-        "front_matter": orjson.Fragment(document.front_matter_json),
-        "body": document.body,
-        "properties": [one._asdict() for one in document.properties],
-        "links": [link._asdict() for link in document.links],
-    }

@@ -10,6 +10,7 @@ from agent_core.database.build import Connection
 from agent_core.errors import DocumentNotFound, InvalidRequest
 from agent_core.workspace.document import LinkKind, Property
 from agent_core.workspace.names import check_path, check_workspace
+from agent_core.workspace.stored import DocumentSummary, StoredDocument, StoredLink
 from replica.reading.workspace.full_text import match_expression
 from replica.reading.workspace.paging import DocumentKey
 
@@ -25,56 +26,11 @@ SUMMARY_OVERHEAD_BYTES = 128
 """Hash, numbers, field tags and lengths of one summary, at most."""
 
 
-class DocumentSummary(NamedTuple):
-    """One document as lists show it.
-
-    Attributes:
-        path: Below the workspace's folder.
-        kind: From its front matter.
-        title: From its front matter, its first heading or its name.
-        problem: What of it could not be indexed; empty: nothing.
-        content_hash: Stands for its file's content.
-        size_bytes: Of its file.
-        updated_at_ms: When the index changed.
-        snippet: Around a word that was looked for; empty in other lists.
-    """
-
-    path: str
-    kind: str
-    title: str
-    problem: str
-    content_hash: str
-    size_bytes: int
-    updated_at_ms: int
-    snippet: str = ""
-
-
 class DocumentPage(NamedTuple):
     """Documents in the order of the list, and where the next page begins; None: there is none."""
 
     documents: list[DocumentSummary]
     next_key: DocumentKey | None
-
-
-class StoredLink(NamedTuple):
-    """One link; `target_path` is the document that it leads to, None while there is none."""
-
-    kind: LinkKind
-    target: str
-    label: str
-    wanted_path: str | None
-    wanted_name: str | None
-    target_path: str | None
-
-
-class StoredDocument(NamedTuple):
-    """One document, all of it."""
-
-    summary: DocumentSummary
-    front_matter_json: bytes
-    body: str
-    properties: list[Property]
-    links: list[StoredLink]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +152,7 @@ def _by_relevance(
         relevance, number, path = row[:3]
         (snippet,) = connection.execute(_SNIPPET, (expression, number)).fetchone()
         snippet = " ".join(snippet.split())[:MAX_SNIPPET_CHARACTERS]
-        yield DocumentKey(relevance, path), DocumentSummary(*row[2:], snippet=snippet)
+        yield DocumentKey(relevance, path), DocumentSummary(*row[2:])._replace(snippet=snippet)
 
 
 def _conditions(wanted: DocumentFilter) -> tuple[list[str], list[object]]:

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from agent_core.errors import InvalidRequest
 from agent_core.workspace.names import check_path, check_workspace
+from agent_core.workspace.stored import DocumentSummary, StoredDocument
 from replica.reading.freshness import NO_DEMAND, Demand
 from replica.reading.positions import GroupPosition
 from replica.reading.reading import Reading
 from replica.reading.workspace import queries
 from replica.reading.workspace.paging import decode_page_token, encode_page_token
-from replica.reading.workspace.queries import DocumentFilter, DocumentSummary, StoredDocument
+from replica.reading.workspace.queries import DocumentFilter
 
 
 class DocumentList(NamedTuple):

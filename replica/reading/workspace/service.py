@@ -11,10 +11,10 @@ from agent_core.rpc import workspace_pb2 as pb
 from agent_core.rpc.workspace_pb2_grpc import WorkspaceReadingServicer
 from agent_core.rpc_errors import abort
 from agent_core.workspace.document import Property
-from agent_core.workspace.wire import LINK_KINDS
+from agent_core.workspace.wire import stored_to_wire, summary_to_wire
 from replica.reading.freshness import Demand
 from replica.reading.positions import GroupPosition
-from replica.reading.workspace.queries import DEFAULT_PAGE_SIZE, DocumentFilter, DocumentSummary, StoredDocument
+from replica.reading.workspace.queries import DEFAULT_PAGE_SIZE, DocumentFilter
 from replica.reading.workspace.reading import DocumentReading
 
 
@@ -48,7 +48,7 @@ class WorkspaceReadingService(WorkspaceReadingServicer):
         except HeadwaterError as error:
             await abort(context, error)
         return pb.ListDocumentsResponse(
-            documents=map(_summary, page.documents),
+            documents=map(summary_to_wire, page.documents),
             next_page_token=page.next_page_token,
             position=_position(page.position),
         )
@@ -63,7 +63,7 @@ class WorkspaceReadingService(WorkspaceReadingServicer):
             answer = await self._reading.document(request.workspace, request.path, demand=self._demand(request))
         except HeadwaterError as error:
             await abort(context, error)
-        return pb.GetDocumentResponse(document=_document(answer.document), position=_position(answer.position))
+        return pb.GetDocumentResponse(document=stored_to_wire(answer.document), position=_position(answer.position))
 
     def _demand(self, request: pb.ListDocumentsRequest | pb.GetDocumentRequest) -> Demand:
         return Demand(
@@ -71,30 +71,6 @@ class WorkspaceReadingService(WorkspaceReadingServicer):
             request.max_staleness_ms / 1000 or None,
             request.wait_ms / 1000 or None,
         )
-
-
-def _summary(summary: DocumentSummary) -> pb.DocumentSummary:
-    return pb.DocumentSummary(**summary._asdict())
-
-
-def _document(document: StoredDocument) -> pb.Document:
-    return pb.Document(
-        summary=_summary(document.summary),
-        front_matter_json=document.front_matter_json,
-        body=document.body,
-        properties=[pb.DocumentProperty(name=one.name, value=one.value) for one in document.properties],
-        links=[
-            pb.DocumentLink(
-                kind=LINK_KINDS[link.kind],
-                target=link.target,
-                label=link.label,
-                wanted_path=link.wanted_path or "",
-                wanted_name=link.wanted_name or "",
-                target_path=link.target_path or "",
-            )
-            for link in document.links
-        ],
-    )
 
 
 def _position(position: GroupPosition) -> session_pb2.GroupPosition:
