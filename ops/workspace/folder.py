@@ -134,7 +134,7 @@ class Folder:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(path)
-                elif entry.is_symlink() and entry.is_dir():
+                elif entry.is_symlink() and _leads_to_folder(entry):
                     yield path, "is a symbolic link to a folder, which is not followed"
                 elif is_document(entry.name):
                     yield path, None
@@ -168,6 +168,13 @@ class Folder:
             if not stat.S_ISREG(status.st_mode):
                 raise _NoDocument("is no regular file")
             return file.read(MAX_DOCUMENT_BYTES + 1), status
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # it leads in a circle, or through what cannot be read
+        return False
 
 
 class _NoDocument(OSError):
