@@ -111,7 +111,8 @@ async def _sync(directory: Path, workspace: str, node: str, *, once: bool, as_js
 
 async def _one_pass(index: Workspaces, workspace: str, folder: Folder) -> SyncSummary:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("indexing", total=None)
         return await WorkspaceSync(
             index,

@@ -155,9 +155,10 @@ class WorkspaceSync:
                 unsettled[change.path] = "the index holds what another writer put there meanwhile"
                 self._indexed = None
                 continue
-            summary.added += not change.replaces and change.document is not None
-            summary.changed += bool(change.replaces) and change.document is not None
-            summary.removed += change.document is None
+            if outcome is ChangeOutcome.APPLIED:
+                summary.added += not change.replaces
+                summary.changed += bool(change.replaces) and change.document is not None
+                summary.removed += change.document is None
             if change.document is None:
                 indexed.pop(change.path, None)
             else:

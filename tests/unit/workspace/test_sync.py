@@ -149,24 +149,20 @@ async def test_many_documents_go_in_batches_and_progress_is_told(near: NearIndex
     assert told == [(64, 150), (128, 150), (150, 150)]
 
 
-FOLDERS = ["", "d/", "d/e/"]
-NAMES = ["a.md", "b.md", "c.txt", ".h.md"]
+LINKS = "[[a]] [[b]] [[d/b]] [to](b.md) [from the top](/d/a) [up](../a.md)"
 BODIES = [
-    "[[a]] [x](b.md) [y](/d/a) [[d/e/b]]",
-    "---\nkind: note\ntags: [x, y]\n---\n# Title\n[up](../a.md)",
+    LINKS,
+    f"---\nkind: note\ntags: [x, y]\n---\n# Title\n{LINKS}",
     "---\nbroken: [\n---\n[[b]]",
     "plain words",
 ]
-PLACES = st.tuples(st.sampled_from(FOLDERS), st.sampled_from(NAMES)).map(
-    lambda place: "/".join(filter(None, place))
-)
+PLACES = st.sampled_from(["a.md", "b.md", "d/a.md", "d/b.md", "d/e/b.md", "d/c.txt", ".h.md"])
 STEPS = st.one_of(
     st.tuples(st.just("write"), PLACES, st.sampled_from(BODIES)),
     st.tuples(st.just("break"), PLACES, st.just("")),
     st.tuples(st.just("delete"), PLACES, st.just("")),
     st.tuples(st.just("rename"), PLACES, PLACES),
     st.tuples(st.just("move folder"), st.sampled_from(["d", "d/e"]), st.sampled_from(["f", "d2"])),
-    st.tuples(st.just("sync"), st.just(""), st.just("")),
 )
 
 
@@ -186,20 +182,19 @@ def take(root: Path, step: str, first: str, second: str) -> None:
             path.rename(other)
 
 
-@settings(max_examples=60, deadline=None)
-@given(history=st.lists(STEPS, max_size=14))
+@settings(max_examples=200, deadline=None)
+@given(history=st.lists(st.tuples(STEPS, st.booleans()), min_size=4, max_size=20))
 async def test_any_history_of_a_folder_ends_in_the_index_of_a_fresh_scan(
-    history: list[tuple[str, str, str]],
+    history: list[tuple[tuple[str, str, str], bool]],
 ) -> None:
     root = Path(tempfile.mkdtemp())
     followed, fresh = NearIndex(), NearIndex()
     try:
         following = sync(followed, root)
-        for step, first, second in history:
-            if step == "sync":
+        for step, then_sync in history:
+            take(root, *step)
+            if then_sync:
                 await following.run()
-            else:
-                take(root, step, first, second)
         told = await following.run()
         at_once = await sync(fresh, root).run()
         assert followed.index.content() == fresh.index.content()
