@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -125,12 +126,13 @@ async def _one_pass(index: Workspaces, workspace: str, folder: Folder) -> SyncSu
 async def _follow(index: Workspaces, workspace: str, folder: Folder, *, as_json: bool) -> int:
     told: Sequence[str] = ()
     first = True
-    async for outcome in passes(WorkspaceSync(index, workspace, folder), folder):
-        if isinstance(outcome, HeadwaterError):
-            click.echo(f"headwater: {plain(str(outcome))}; trying again", err=True)
-            continue
-        _tell_pass(outcome, told, as_json=as_json, always=first)
-        told, first = outcome.problems, False
+    async with aclosing(passes(WorkspaceSync(index, workspace, folder), folder)) as outcomes:
+        async for outcome in outcomes:
+            if isinstance(outcome, HeadwaterError):
+                click.echo(f"headwater: {plain(str(outcome))}; trying again", err=True)
+                continue
+            _tell_pass(outcome, told, as_json=as_json, always=first)
+            told, first = outcome.problems, False
     return 0
 
 

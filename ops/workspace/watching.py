@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from watchfiles import awatch
 
@@ -20,7 +20,7 @@ RESCAN_SECONDS = 60.0
 """The folder is looked at so often even without news: a watch may lose some, and network disks send none."""
 
 
-async def passes(sync: WorkspaceSync, folder: Folder) -> AsyncIterator[SyncSummary | HeadwaterError]:
+async def passes(sync: WorkspaceSync, folder: Folder) -> AsyncGenerator[SyncSummary | HeadwaterError]:
     """One pass now, then one for each change of the folder, without end.
 
     An error of the cluster that may pass is told and the pass made again, with longer and longer pauses in between.

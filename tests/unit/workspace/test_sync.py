@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent_core.client.workspaces import Changed
 from agent_core.position import Position
 from agent_core.workspace.document import DocumentChange
+from agent_core.workspace.parsing import read_document
 from agent_core.workspace.stored import DocumentSummary
 from ops.workspace.folder import Folder
 from ops.workspace.sync import WorkspaceSync
@@ -113,6 +114,13 @@ async def test_what_another_writer_put_there_meanwhile_is_replaced(near: NearInd
     assert near.lists == 2
     assert near.index.hashes() == Folder(tmp_path).scan().hashes
     assert summary.problems == []
+
+
+async def test_what_another_sync_did_already_is_not_counted(near: NearIndex, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("the same")
+    near.before_change.append(lambda: near.index.put(read_document("a.md", b"the same")))
+    summary = await sync(near, tmp_path).run()
+    assert (summary.documents, summary.added, summary.problems) == (1, 0, [])
 
 
 async def test_an_index_that_never_rests_is_given_up_and_told(near: NearIndex, tmp_path: Path) -> None:
