@@ -16,6 +16,7 @@ from agent_core.log.log import ReplicationLog
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
 from agent_core.rpc.session_pb2_grpc import SessionsStub
+from agent_core.rpc.workspace_pb2_grpc import WorkspaceWritingStub
 from agent_core.tracing import Tracer
 from agent_core.transport import NODE_CHANNEL_OPTIONS, client_options, close_channel
 from ops.control.ports import refuses
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agent_core.rpc.control_pb2_grpc import ControlAsyncStub
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
     from agent_core.rpc.session_pb2_grpc import SessionsAsyncStub
+    from agent_core.rpc.workspace_pb2_grpc import WorkspaceWritingAsyncStub
 
 
 logger = structlog.get_logger(__name__)
@@ -63,12 +65,20 @@ class Peers:
         return channel
 
     def sessions(self, node: NodeAddress) -> SessionsAsyncStub:
-        """The Sessions service of a node, on a channel of its own: its messages may be larger."""
+        """The Sessions service of a node."""
+        return SessionsStub(self._client_channel(node))
+
+    def workspaces(self, node: NodeAddress) -> WorkspaceWritingAsyncStub:
+        """The service of a node that writes workspaces."""
+        return WorkspaceWritingStub(self._client_channel(node))
+
+    def _client_channel(self, node: NodeAddress) -> grpc.aio.Channel:
+        """A channel of its own for what clients ask: its messages may be larger."""
         channel = self._client_channels.get(node.node_id)
         if channel is None:
             channel = grpc.aio.insecure_channel(node.grpc_address, options=client_options())
             self._client_channels[node.node_id] = channel
-        return SessionsStub(channel)
+        return channel
 
     async def close(self) -> None:
         """Close every channel."""

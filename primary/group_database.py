@@ -31,6 +31,8 @@ from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from primary.capture import CapturedTransaction, WalCapture
 from primary.mutation import Append, Creation, Mutation
+from primary.workspace.document_changes import DocumentChanges
+from primary.workspace.document_tables import change_documents
 
 INSERT_ENTRY = "INSERT INTO entries (session, seq, kind, created_at, idempotency_key, payload) VALUES "
 VALUES_PER_ENTRY = 6
@@ -116,6 +118,7 @@ class GroupDatabase:
     group: int
     epoch: int
     checkpoint_bytes: int
+    workspace_shard: int
     shards: dict[int, ShardState] = field(default_factory=dict)
     _codec: RecordCodec = field(default_factory=RecordCodec)
     _unlogged: bytes = b""
@@ -138,7 +141,7 @@ class GroupDatabase:
             DatabaseError: A shard cannot be opened.
             ShardDamaged: A shard belongs to another place than its name says.
         """
-        database = cls(log, group, epoch, checkpoint_bytes, _last_lsn=log.last.lsn)
+        database = cls(log, group, epoch, checkpoint_bytes, layout.workspace_shard, _last_lsn=log.last.lsn)
         try:
             for shard in layout.shards_of(group):
                 path = shard_path(data_directory, layout.shard_file_name(shard))
@@ -260,7 +263,12 @@ class GroupDatabase:
         now = _now_ms()
         position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("BEGIN IMMEDIATE")
-        migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
+        migrate(
+            state.connection,
+            cluster_id=cluster_id,
+            shard=state.shard,
+            is_workspace=state.shard == self.workspace_shard,
+        )
         set_position(state.connection, position, now)
         state.connection.execute("COMMIT")
         captured = _captured(state)
@@ -333,7 +341,9 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
     values: list[object] = []
     rows = 0
     for mutation in mutations:
-        if isinstance(mutation, Append):
+        if isinstance(mutation, DocumentChanges):
+            mutation.outcomes = change_documents(state.connection, mutation.workspace, mutation.changes, now)
+        elif isinstance(mutation, Append):
             values += (
                 mutation.actor.row,
                 mutation.seq,
@@ -344,7 +354,7 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
             )
             rows += 1
         else:
-            assert isinstance(mutation, Creation), "the only two mutations"
+            assert isinstance(mutation, Creation), "the only three mutations"
             session = mutation.actor.session
             cursor = execute(
                 INSERT_SESSION,

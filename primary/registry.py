@@ -25,7 +25,7 @@ from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
 from primary.electing.lease import Lease
 from primary.loader import SessionLoader
-from primary.mutation import Append, Creation, Mutation, OutcomeSink
+from primary.mutation import Append, Creation, Mutation, OutcomeSink, SessionMutation
 from primary.writer import GroupWriter
 
 log = structlog.get_logger(__name__)
@@ -148,7 +148,14 @@ class SessionRegistry:
             NotPrimary: Another node leads the group; the message names it and its address.
             Unavailable: This node leads it, but not yet or not any more.
         """
-        group = self._group_of(session_id)
+        return self.group_writer(self._group_of(session_id))
+
+    def group_writer(self, group: int) -> GroupWriter:
+        """The writer of a group.
+
+        Raises:
+            HeadwaterError: As `writer`.
+        """
         writer = self._writers.get(group)
         if writer is not None:
             return writer
@@ -242,6 +249,8 @@ class SessionRegistry:
 
     def released(self, mutation: Mutation) -> None:
         """A mutation is safe: let it be seen. The group writer calls this."""
+        if not isinstance(mutation, SessionMutation):
+            return
         actor = mutation.actor
         session_id = actor.session.session_id
         if isinstance(mutation, Append):

@@ -14,15 +14,29 @@ session list are over `folded_updated_at`, which only folding changes: an append
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from agent_core.database.build import Connection
+from agent_core.database.workspace_schema import DOCUMENT_TABLES
 from agent_core.position import Position
 
 FOLD_AFTER = 256
 """Entries in the tail at which the writer folds it into the index."""
 
-MIGRATIONS: tuple[str, ...] = (
+
+class Migration(NamedTuple):
+    """One step of the layout, as statements.
+
+    Attributes:
+        everywhere: For every shard.
+        workspace: For the workspace shard, after those.
     """
+
+    everywhere: str = ""
+    workspace: str = ""
+
+
+_SESSION_TABLES = """
     CREATE TABLE replication (
         id            INTEGER PRIMARY KEY CHECK (id = 1),
         cluster_id    TEXT    NOT NULL,
@@ -91,8 +105,9 @@ MIGRATIONS: tuple[str, ...] = (
             WHERE id >= (SELECT first_entry FROM entry_tail)
             GROUP BY session
         ) tail ON tail.session = s.id;
-    """,
-)
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(_SESSION_TABLES), Migration(workspace=DOCUMENT_TABLES))
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -102,11 +117,19 @@ def schema_version(connection: Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(connection: Connection, *, cluster_id: str, shard: int) -> None:
-    """Run the missing migrations; the caller holds a transaction open and sets the position in it."""
+def migrate(connection: Connection, *, cluster_id: str, shard: int, is_workspace: bool = False) -> None:
+    """Run the missing migrations; the caller holds a transaction open and sets the position in it.
+
+    Args:
+        connection: To the shard.
+        cluster_id: The cluster that it belongs to.
+        shard: Its number.
+        is_workspace: It is the workspace shard.
+    """
     done = schema_version(connection)
     for migration in MIGRATIONS[done:]:
-        for statement in migration.split(";\n"):
+        statements = migration.everywhere + (migration.workspace if is_workspace else "")
+        for statement in statements.split(";\n"):
             if statement.strip():
                 connection.execute(statement)
     if done == 0:

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("ops.cli.sessions:show", "Print a session's transcript."),
     "sessions": ("ops.cli.sessions:sessions", "List sessions, most recently updated first."),
     "tail": ("ops.cli.sessions:tail", "Follow a session live."),
+    "workspace": ("ops.cli.workspace:workspace", "Index a folder of Markdown files, and read the index."),
     "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
     "switchover": ("ops.cli.switchover:switchover", "Let another node lead a group."),

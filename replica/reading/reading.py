@@ -279,6 +279,17 @@ class Reading:
             )
         return shard
 
+    async def shard(
+        self, shard: int, function: Callable[[Connection], Result], *, demand: Demand = NO_DEMAND
+    ) -> tuple[Result, GroupPosition]:
+        """What `function` finds within one snapshot of a shard, and the position that it was read at.
+
+        Raises:
+            HeadwaterError: Also what `function` raises itself.
+        """
+        (position,) = await self._meet(demand, [self.layout.group_of(shard)])
+        return await self._read(position, shard, function, demand)
+
     async def _entries(
         self, session_id: str, after_seq: int, limit: int, demand: Demand
     ) -> tuple[TranscriptPage, GroupPosition]:
