@@ -31,7 +31,7 @@ from replica.reading.session_list import (
     sessions_of_shard,
 )
 from replica.reading.sql.limits import SqlLimits
-from replica.reading.sql.workers import DUCKDB_WORKER, QueryResult, SqlWorkers
+from replica.reading.sql.workers import DUCKDB_ENGINE, QueryResult, SqlWorkers
 from replica.reading.tool_calls import ToolCall, tool_calls_of
 
 MAX_SEQ = 2**63 - 1
@@ -118,6 +118,11 @@ class Reading:
         self.whole_workers = whole_workers
         self.freshness = Freshness(applied, age_of)
 
+    @property
+    def workers(self) -> tuple[SqlWorkers, ...]:
+        """The worker processes of both engines."""
+        return self.sql_workers, self.whole_workers
+
     @classmethod
     def open(
         cls,
@@ -139,14 +144,14 @@ class Reading:
             applied=applied,
             pool=ReadPool(data_directory, layout),
             sql_workers=SqlWorkers(sql_workers, sql_limits),
-            whole_workers=SqlWorkers(sql_workers, sql_limits, module=DUCKDB_WORKER),
+            whole_workers=SqlWorkers(sql_workers, sql_limits, engine=DUCKDB_ENGINE),
             age_of=age_of,
         )
 
     async def close(self) -> None:
         """Stop the workers for SQL, and let the reads that are under way end."""
-        await self.sql_workers.close()
-        await self.whole_workers.close()
+        for workers in self.workers:
+            await workers.close()
         await self.pool.close()
 
     async def sessions(
