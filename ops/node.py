@@ -77,15 +77,7 @@ def run(configuration: NodeConfiguration) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     version = check_build()
     log.info("node starts", sqlite=version, data=str(configuration.node.data_directory))
-    identity = Identity(
-        cluster_id=configuration.cluster.id,
-        node_id=configuration.node.id,
-        shard_count=configuration.cluster.shard_count,
-        shard_group_count=configuration.cluster.shard_group_count,
-        voters=tuple(sorted(node.node_id for node in configuration.cluster_map.voters())),
-        raft_members=tuple(sorted(entry.id for entry in configuration.nodes if entry.raft is not None)),
-    )
-    with DataDirectory.claim(configuration.node.data_directory, identity):
+    with DataDirectory.claim(configuration.node.data_directory, Identity.of(configuration)):
         # What start-up made lives as long as the process: the collector need not look at it again and again.
         gc.freeze()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

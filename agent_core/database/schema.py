@@ -8,7 +8,8 @@ sessions they belong to. An index on (session, seq) would dirty one page per ses
 newest entries, the *tail*, stay out of it until some hundreds have gathered and are folded in with one
 stroke, each index page then serving many entries. Readers use `entry_index` for what is folded and scan the
 short tail for the rest; the views `transcript` and `session_overview` do that for everyone. The indexes of the
-session list are over `folded_updated_at`, which only folding changes: an append touches none of them.
+session list are over `folded_updated_at`, which only folding changes: an append touches none of them. Those by
+creation and by title also hold what a list can be filtered by, so that any filter reads nothing but the index.
 """
 
 from __future__ import annotations
@@ -107,7 +108,18 @@ _SESSION_TABLES = """
         ) tail ON tail.session = s.id;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(_SESSION_TABLES), Migration(workspace=DOCUMENT_TABLES))
+_LIST_INDEXES = """
+    CREATE INDEX sessions_by_creation
+        ON sessions (created_at DESC, session_id, workspace, status, model, title);
+    CREATE INDEX sessions_by_title
+        ON sessions (title COLLATE NOCASE, session_id, workspace, status, model);
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(_SESSION_TABLES),
+    Migration(workspace=DOCUMENT_TABLES),
+    Migration(_LIST_INDEXES),
+)
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
