@@ -156,7 +156,8 @@ class Node:
                 tracer=tracer,
             )
             stack.callback(context.log.close)
-            await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
+            led_epoch = context.voter.promise.given_to(configuration.node.id)
+            await asyncio.to_thread(log_unlogged, directory, layout, group, context.log, led_epoch=led_epoch)
             self._members[group] = GroupMember(context, registry, on_news=control.attending.news)
         server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)

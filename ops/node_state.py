@@ -99,6 +99,7 @@ class NodeState:
                 memory_bytes=self._registry.memory_bytes,
                 loads=counters.loads,
                 evictions_by_reason={"idle": counters.evictions_idle, "memory": counters.evictions_memory},
+                repeated_appends=counters.repeated_appends,
                 subscribers=self._registry.subscribers,
             ),
             reads=ReadsSnapshot(

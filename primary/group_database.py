@@ -214,19 +214,19 @@ class GroupDatabase:
     def begin_epoch(self, cluster_id: str, unlogged_shards: Collection[int] = ()) -> EpochBeginning:
         """Log the record that opens this epoch, and what a new primary owes its standbys.
 
-        With the opening record everything before it counts as committed. Then come a reset for each shard that
-        holds what the log does not, and the missing migrations, as transactions like any other.
+        With the opening record everything before it counts as committed. Then come the missing migrations, as
+        transactions like any other, and a reset for each shard that holds what the log does not.
 
         Resets are closed by a second epoch record. A standby acknowledges a reset before its resync, and nothing
         behind it: so a majority that holds the closing record has its resyncs behind it, and a resync that
-        this majority needs never meets a client's write that is not committed yet.
+        this majority needs never meets a transaction behind the reset that is not committed yet.
         """
         opening = self._append_bare(RecordKind.EPOCH, 0, _now_ms())
-        for shard in sorted(unlogged_shards):
-            self._reset(self.shards[shard])
-        for state in self.shards.values():
-            if schema_version(state.connection) < SCHEMA_VERSION:
+        for shard, state in self.shards.items():
+            if shard not in unlogged_shards and schema_version(state.connection) < SCHEMA_VERSION:
                 self._migrate(state, cluster_id)
+        for shard in sorted(unlogged_shards):
+            self._reset(self.shards[shard], cluster_id)
         if unlogged_shards:
             self._append_bare(RecordKind.EPOCH, 0, _now_ms())
         self.log.sync()
@@ -245,14 +245,16 @@ class GroupDatabase:
         self._last_lsn = position.lsn
         return position
 
-    def _reset(self, state: ShardState) -> None:
-        """Tell standbys to resync a shard when they get here.
+    def _reset(self, state: ShardState, cluster_id: str) -> None:
+        """Tell standbys to resync a shard when they get here; what is missing of the schema comes with it.
 
         The shard's own new position is checkpointed first, so a log with the record means a shard with it.
         """
         now = _now_ms()
         state.position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("BEGIN IMMEDIATE")
+        if schema_version(state.connection) < SCHEMA_VERSION:
+            migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
         set_position(state.connection, state.position, now)
         state.connection.execute("COMMIT")
         _captured(state)

@@ -542,7 +542,7 @@ class ResyncEnd(_message.Message):
     pages_sent: _builtins.int
     committed: _builtins.bool
     """The snapshot's transactions are committed. If not, nothing can be committed without the receiver, and it must
-    show nothing of the shard until they are.
+    keep the pages beside its shard until they are.
     """
     def __init__(
         self,
