@@ -225,10 +225,12 @@ class Node:
 
     def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
         """The other node that leads a group; None while this one does, or nobody."""
-        primary = view.placement(group).primary
-        if primary is None or primary == self._configuration.node.id or self._members[group].leading is not None:
+        placement = view.placement(group)
+        if placement.primary is None or placement.primary == self._configuration.node.id:
             return None
-        return self._cluster.node(primary)
+        if self._members[group].sealed_epoch > placement.epoch:
+            return None
+        return self._cluster.node(placement.primary)
 
     def _age_of(self, group: int) -> float:
         return self._members[group].age_seconds

@@ -7,6 +7,7 @@ and a checkpoint of one shard never overlap.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,9 @@ class GroupDatabase:
     ) -> GroupDatabase:
         """Open every shard of the group; new ones are made. Nothing is written before `begin_epoch`.
 
+        Whoever applied to the shards until now may still have them open, as long as it writes no more. It should:
+        its closing then is not the last one of a shard, with which SQLite would empty the WAL.
+
         Raises:
             DatabaseError: A shard cannot be opened.
             ShardDamaged: A shard belongs to another place than its name says.
@@ -233,8 +237,11 @@ class GroupDatabase:
         return EpochBeginning(opening.lsn, self._last_lsn)
 
     def close(self) -> None:
-        """Close every shard; SQLite checkpoints what no reader holds."""
+        """Close every shard, after a checkpoint of what no reader holds."""
         for state in self.shards.values():
+            # Closing would checkpoint too, but sqlean holds the interpreter's lock while it closes.
+            with contextlib.suppress(DatabaseError):
+                state.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             state.capture.close()
             state.connection.close()
 
@@ -317,9 +324,8 @@ def _open_shard(path: Path, shard: int, checkpoint_bytes: int) -> ShardState:
         (tail,) = connection.execute(
             "SELECT coalesce(max(id), 0) + 1 - (SELECT first_entry FROM entry_tail) FROM entries"
         ).fetchone()
-    # An empty WAL is where capturing starts best; a reader that holds it back only costs a longer scan.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    capture = WalCapture(path.with_name(path.name + "-wal"))
+    # No checkpoint: its fsyncs, one shard after the other, would keep every writer of the group waiting.
+    capture = WalCapture(path.with_name(path.name + "-wal"), in_use=True)
     checkpointed = position.lsn if capture.wal_bytes == 0 else 0
     return ShardState(shard, path, connection, capture, position, tail, checkpointed, checkpoint_bytes)
 

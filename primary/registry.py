@@ -26,6 +26,7 @@ from primary.actor import SessionActor
 from primary.electing.lease import Lease
 from primary.loader import SessionLoader
 from primary.mutation import Append, Creation, Mutation, OutcomeSink, SessionMutation
+from primary.succession import Succession
 from primary.writer import GroupWriter
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,11 @@ class NewEntry:
 
 
 class SessionRegistry:
-    """Finds the actor of a session. Every method runs on the event loop."""
+    """Finds the actor of a session. Every method runs on the event loop.
+
+    Attributes:
+        succession: Groups whose primary changes at this moment.
+    """
 
     def __init__(
         self,
@@ -93,6 +98,7 @@ class SessionRegistry:
         self._settings = settings
         self._acknowledgement = acknowledgement
         self._loop = asyncio.get_running_loop()
+        self.succession = Succession()
         self._writers: dict[int, GroupWriter] = {}
         self._leases: dict[int, Lease] = {}
         self._actors: dict[str, SessionActor] = {}
@@ -108,6 +114,7 @@ class SessionRegistry:
         """This node leads a group, and its epoch is open: serve its sessions, and reads while the lease lasts."""
         self._writers[group] = writer
         self._leases[group] = lease
+        self.succession.end(group)
 
     def step_down(self, group: int) -> None:
         """This node no longer leads a group: drop its actors, send its subscribers elsewhere."""
@@ -164,6 +171,10 @@ class SessionRegistry:
             raise Unavailable(f"group {group} has no primary at the moment")
         raise NotPrimary(f"group {group} is led by {primary.node_id} at {primary.grpc_address}")
 
+    async def settled(self, session_id: str) -> None:
+        """Wait a moment while the primary of a session's group changes from this node or to it."""
+        await self.succession.settled(self._group_of(session_id))
+
     def readable_position(self, session_id: str) -> Position:
         """The position that a read of a session's actor shows; no write that anybody was told of is missing.
 
@@ -195,6 +206,7 @@ class SessionRegistry:
             NotPrimary: Another node leads its group.
             Unavailable: Its shard cannot be read.
         """
+        await self.settled(session_id)
         actor = await self._find(session_id)
         if actor is None:
             raise SessionNotFound(f"there is no session {session_id!r}")
@@ -229,6 +241,7 @@ class SessionRegistry:
             HeadwaterError: As a write may fail.
         """
         session_id = session.session_id
+        await self.settled(session_id)
         writer = self.writer(session_id)
         existing = await self._find(session_id)
         while existing is None and session_id in self._waiting:  # another caller creates it just now

@@ -72,6 +72,7 @@ class Voter:
         self._executor = executor
         self._turn = asyncio.Lock()
         self._raised: list[Callable[[int], None]] = []
+        self._promised: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self.floor = file.promise.epoch
         # Before this process there may have been another, which heard the primary until its end.
@@ -95,6 +96,14 @@ class Voter:
     def off_raised(self, listener: Callable[[int], None]) -> None:
         """Call `listener` no more."""
         self._raised.remove(listener)
+
+    def on_promised(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a promise has become durable: another node may lead from now on."""
+        self._promised.append(listener)
+
+    def off_promised(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more."""
+        self._promised.remove(listener)
 
     async def seal(self, request: pb.SealRequest) -> pb.SealResponse:
         """Answer a candidate; the promise is durable when this returns.
@@ -162,3 +171,5 @@ class Voter:
             # No one was told; the present primary may go on.
             self.floor = before
             raise
+        for told in tuple(self._promised):
+            told()
