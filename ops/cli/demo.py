@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.text import Text
 
 from ops.cli.calls import EXIT_FAILED, open_channel, run
-from ops.cli.status import ask, status_view
+from ops.cli.status import status_view
 from ops.cli.up import overview
 from ops.demo import DemoProgress, run_demo
 from ops.local_cluster import LocalCluster
+from ops.node_status import ask
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 2.0

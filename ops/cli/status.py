@@ -18,14 +18,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent_core.rpc.administration_pb2 import GroupElection, GroupStatus, StatusRequest, StatusResponse
-from agent_core.rpc.administration_pb2_grpc import AdministrationStub
+from agent_core.rpc.administration_pb2 import GroupElection, GroupStatus, StatusResponse
 from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
 from ops.cli.plain_text import plain
-from ops.cli.tables import fitting
+from ops.cli.tables import duration, fitting
+from ops.node_status import ask
 
 WATCH_SECONDS = 0.5
-CALL_SECONDS = 2.0
 
 COLUMNS = ("node", "group", "role", "epoch", "durable", "committed", "applied", "lag", "WAL", "log", "state")
 NUMBERS = frozenset({"group", "epoch", "durable", "committed", "applied", "lag", "WAL", "log"})
@@ -86,18 +85,6 @@ async def _watch(screen: Console, channels: Mapping[str, grpc.aio.Channel]) -> N
         while True:
             live.update(status_view(screen, await ask(channels)), refresh=True)
             await asyncio.sleep(WATCH_SECONDS)
-
-
-async def ask(channels: Mapping[str, grpc.aio.Channel]) -> dict[str, StatusResponse | None]:
-    """The state of every node, by the same names as the channels; None for one that does not answer in time."""
-
-    async def one(channel: grpc.aio.Channel) -> StatusResponse | None:
-        try:
-            return await AdministrationStub(channel).Status(StatusRequest(), timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError:
-            return None
-
-    return dict(zip(channels, await asyncio.gather(*map(one, channels.values())), strict=True))
 
 
 def status_view(screen: Console, found: Mapping[str, StatusResponse | None]) -> Group:
@@ -200,12 +187,8 @@ def _row(answer: StatusResponse, group: GroupStatus) -> dict[str, str]:
         "durable": str(group.durable.lsn),
         "committed": str(group.committed_lsn),
         "applied": str(group.applied_lsn),
-        "lag": "" if group.role == "primary" else f"{group.lag_transactions} tx, {_duration(group.lag_seconds)}",
+        "lag": "" if group.role == "primary" else f"{group.lag_transactions} tx, {duration(group.lag_seconds)}",
         "WAL": f"{group.wal_bytes / 1e6:.1f} MB",
         "log": f"{group.log_bytes / 1e6:.1f} MB",
         "state": "[red]not ready[/red]" if answer.not_ready else escape(plain(group.state)),
     }
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
