@@ -90,7 +90,7 @@ class LiveView:
         )
         if self._live is not None:
             state = status_view(self._console, await ask(self._channels))
-            self._live.update(Group(state, Text(line)), refresh=True)
+            self._live.update(Group(Text(), state, Text(), Text(line, style="bold")), refresh=True)
         elif now - self._printed_at >= LINE_SECONDS:
             self._printed_at = now
             self._console.print(line, highlight=False)

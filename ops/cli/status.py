@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import click
 import grpc.aio
@@ -28,6 +28,8 @@ WATCH_SECONDS = 0.5
 
 COLUMNS = ("node", "group", "role", "epoch", "durable", "committed", "applied", "lag", "WAL", "log", "state")
 NUMBERS = frozenset({"group", "epoch", "durable", "committed", "applied", "lag", "WAL", "log"})
+MIN_WIDTHS = {"durable": 8, "committed": 9, "applied": 8, "lag": 15, "WAL": 8, "log": 8}
+"""Room for what these become: a table that is drawn again and again keeps its columns in place."""
 DISPENSABLE = ("log", "committed", "epoch", "WAL", "group")
 """What a narrow screen goes without, the first one first."""
 
@@ -114,7 +116,8 @@ def status_table(found: Mapping[str, StatusResponse | None], omitted: Collection
     columns = [column for column in COLUMNS if column not in omitted]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
+        table.add_column(column, justify=justify, no_wrap=True, min_width=MIN_WIDTHS.get(column))
     for address, answer in found.items():
         rows = (
             [{"node": address, "state": "[red]not reached[/red]"}]
