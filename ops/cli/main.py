@@ -9,6 +9,7 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "node": ("ops.cli.node:node", "Run one node until SIGTERM."),
     "up": ("ops.cli.up:up", "Start a local cluster of real processes."),
+    "dashboard": ("ops.cli.dashboard:dashboard", "Serve a web page that shows the cluster and its sessions."),
     "demo": ("ops.cli.demo:demo", "Start a cluster, load it, and compare its nodes."),
     "failover-demo": ("ops.cli.failover_demo:failover_demo", "Kill a primary under load, and count what was lost."),
     "import": ("ops.cli.transcripts:import_transcripts", "Bring in transcripts of coding agents."),

@@ -1,0 +1,60 @@
+"""Parts that every page is made of: its heading, and what it says when there is nothing or nothing can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nicegui import ui
+
+from ops.dashboard.node_client.reader import NodeRefused, NoNodeAnswers
+
+
+def heading(title: str, explanation: str = "") -> None:
+    """A page's title and, in one sentence, what it shows."""
+    with ui.element("div").classes("heading"):
+        ui.label(title).classes("heading-title").props("role=heading aria-level=1")
+        if explanation:
+            ui.label(explanation).classes("muted")
+
+
+def section(title: str) -> ui.element:
+    """A card with a title; what is made within it stands below."""
+    card = ui.element("section").classes("card")
+    with card:
+        ui.label(title).classes("card-title").props("role=heading aria-level=2")
+    return card
+
+
+def empty_state(title: str, hint: str, *, icon: str = "inbox") -> None:
+    """Says that there is nothing, and what to do about it."""
+    with ui.element("div").classes("state"):
+        ui.icon(icon).classes("state-icon").props("aria-hidden=true")
+        ui.label(title).classes("state-title")
+        ui.label(hint).classes("muted")
+
+
+def error_state(error: NoNodeAnswers | NodeRefused, retry: Callable[[], Any] | None = None) -> None:
+    """Says what could not be read, why, node by node, and offers to try again."""
+    with ui.element("div").classes("state state-error").props("role=alert"):
+        if isinstance(error, NoNodeAnswers):
+            ui.icon("cloud_off").classes("state-icon").props("aria-hidden=true")
+            ui.label("No node answers").classes("state-title")
+            with ui.element("ul").classes("state-reasons"):
+                for node, reason in error.reasons.items():
+                    with ui.element("li"):
+                        ui.label(f"{node}: {reason}")
+            ui.label("Are the nodes up? The dashboard goes on as soon as one of them answers.").classes("muted")
+        else:
+            ui.icon("block").classes("state-icon").props("aria-hidden=true")
+            ui.label("The node refused this").classes("state-title")
+            ui.label(str(error)).classes("muted")
+        if retry is not None:
+            ui.button("Try again", on_click=retry).props("outline no-caps")
+
+
+def loading_state() -> None:
+    """Stands where an answer will be."""
+    with ui.element("div").classes("state").props("role=status"):
+        ui.spinner(size="2em")
+        ui.label("Reading …").classes("muted")
