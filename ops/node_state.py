@@ -105,8 +105,8 @@ class NodeState:
                 shard_reads=self._reading.pool.reads,
                 failed_shard_reads=self._reading.pool.failures,
                 position_timeouts=self._reading.applied.timeouts,
-                sql_queries=self._reading.sql_workers.queries,
-                sql_workers_stopped=self._reading.sql_workers.killed,
+                sql_queries=self._reading.sql_workers.queries + self._reading.whole_workers.queries,
+                sql_workers_stopped=self._reading.sql_workers.killed + self._reading.whole_workers.killed,
             ),
         )
 
