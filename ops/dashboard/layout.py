@@ -57,8 +57,8 @@ class Page:
         self.fresh(answer.node, answer.age_seconds)
         return answer
 
-    def fresh(self, node: str, age_seconds: float) -> None:
-        """What the page shows is what `node` has now, `age_seconds` behind the primary."""
+    def fresh(self, node: str, age_seconds: float, *, read_at: float | None = None) -> None:
+        """What the page shows is what `node` has now, or had at `read_at`, `age_seconds` behind the primary."""
         moved = self._shown.moved_from
         if self._shown.node not in {"", node}:
             moved = next(
@@ -72,7 +72,12 @@ class Page:
             if moved is not None and moved[0] == self._shown.node:
                 ui.notify(f"{moved[0]} stopped answering; reading from {node}", type="warning", position="top")
         self._shown = replace(
-            self._shown, node=node, age_seconds=age_seconds, read_at=time.time(), moved_from=moved, failure=None
+            self._shown,
+            node=node,
+            age_seconds=age_seconds,
+            read_at=read_at or time.time(),
+            moved_from=moved,
+            failure=None,
         )
         self._draw()
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 import orjson
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ops.cluster_routes import ClusterResponse
 from ops.dashboard.node_client.choice import KnownNode, NodeChoice
 from ops.dashboard.node_client.server_sent_events import EventStream, EventTooLarge
+from ops.dashboard.paths import session_path
 from replica.reading.http_freshness import AGE_HEADER
 from replica.reading.http_models import EntryModel, ErrorResponse
 
@@ -82,9 +82,10 @@ class Answer(Generic[Content]):
 
 @dataclass(frozen=True, slots=True)
 class FollowedEntry:
-    """A further entry of a followed session."""
+    """A further entry of a followed session, and the node that told it."""
 
     entry: EntryModel
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class NodeReader:
             self.choice.failed(node.address, str(error), time.monotonic())
 
     async def _follow_at(self, node: KnownNode, session_id: str, after_seq: int) -> AsyncIterator[Followed]:
-        url = f"http://{node.address}/v1/sessions/{quote(session_id, safe='')}/events"
+        url = f"http://{node.address}{session_path(session_id)}/events"
         events = EventStream()
         try:
             async with self._streams.stream("GET", url, params={"after_seq": after_seq}) as response:
@@ -207,7 +208,7 @@ class NodeReader:
                     for event in events.feed(piece):
                         match event.name:
                             case "entry":
-                                yield FollowedEntry(EntryModel.model_validate_json(event.data))
+                                yield FollowedEntry(EntryModel.model_validate(_decoded(event.data)), node.name)
                             case "caught_up":
                                 age = float(orjson.loads(event.data)["position"]["age_seconds"])
                                 self.choice.answered(node.address, age_seconds=age)
@@ -271,11 +272,23 @@ class NodeReader:
         if response.status_code != httpx.codes.OK:
             raise _refusal(response.status_code, text)
         try:
-            value = content.model_validate_json(text)
+            value = content.model_validate(_decoded(text))
             age = float(response.headers.get(AGE_HEADER, "0"))
         except (ValidationError, ValueError) as error:
             raise _CannotServe(f"its answer to {path} is not one of a Headwater node") from error
         return Answer(value, node.name, age, time.time())
+
+
+def _decoded(text: bytes) -> object:
+    # Only what pydantic reads by itself is nested less deeply than entries may be.
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if text[:1] != b"{":
+            raise
+        raise NodeRefused(
+            200, "unreadable", f"What the node answered cannot be taken apart: {error.msg}"
+        ) from error
 
 
 async def _bounded(response: httpx.Response) -> bytes:

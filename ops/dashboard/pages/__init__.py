@@ -8,9 +8,11 @@ from fastapi import FastAPI
 
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.node_client.reader import NodeReader
-from ops.dashboard.pages import cluster, sessions
+from ops.dashboard.pages import cluster, raw, session, sessions
 
 PAGES: tuple[Callable[[FastAPI, NodeReader, ClusterWatch], None], ...] = (
     cluster.register,
     sessions.register,
+    session.register,
+    raw.register,
 )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import FastAPI
+from markupsafe import Markup
 from nicegui import ui
 
-from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.components import heading, loading_state
-from ops.dashboard.layout import frame
-from ops.dashboard.node_client.reader import NodeReader
+from ops.dashboard.cluster import tables
+from ops.dashboard.cluster.chart import lag_chart
+from ops.dashboard.cluster.watch import INTERVAL_SECONDS, ClusterWatch
+from ops.dashboard.components import error_state, heading, loading_state, section
+from ops.dashboard.layout import Page, frame
+from ops.dashboard.node_client.reader import NodeReader, NoNodeAnswers
 
 
 def register(_: FastAPI, reader: NodeReader, watch: ClusterWatch) -> None:
@@ -16,6 +21,60 @@ def register(_: FastAPI, reader: NodeReader, watch: ClusterWatch) -> None:
 
     @ui.page("/")
     async def cluster_page() -> None:
-        with frame(reader, "Cluster", "/", renewing=True):
-            heading("Cluster")
+        with frame(reader, "Cluster", "/", renewing=True) as page:
+            view = _ClusterView(watch, page)
+        await ui.context.client.connected()
+        view.draw()
+
+
+class _ClusterView:
+    """The page, drawn anew as the watch learns more."""
+
+    def __init__(self, watch: ClusterWatch, page: Page) -> None:
+        self._watch = watch
+        self._page = page
+        heading("Cluster")
+        self._state = ui.element("div")
+        with self._state:
             loading_state()
+        with ui.element("div") as self._body:
+            self._facts = ui.html("", sanitize=False)
+            with section("Shard groups"):
+                self._groups = ui.html("", sanitize=False)
+            with section("Lag of the standbys, in seconds"):
+                self._chart = ui.echart(lag_chart({}, time.time())).classes("chart")
+            with section("Nodes"):
+                self._nodes = ui.html("", sanitize=False)
+            with section("What happened"):
+                self._changes = ui.html("", sanitize=False)
+        self._body.set_visibility(False)
+        self._failing = False
+        ui.timer(INTERVAL_SECONDS, self.draw)
+
+    def draw(self) -> None:
+        """Show what is known now."""
+        watch, picture = self._watch, self._watch.picture
+        silent = bool(watch.failures) and time.time() - watch.seen_at > 3 * INTERVAL_SECONDS
+        if silent:
+            self._page.failed(NoNodeAnswers(watch.failures))
+        if silent != self._failing or picture is not None:
+            self._failing = silent
+            self._state.clear()
+        if silent and picture is None:
+            with self._state:
+                error_state(NoNodeAnswers(watch.failures))
+        if picture is None:
+            return
+        self._body.set_visibility(True)
+        if not silent:
+            self._page.fresh(", ".join(watch.source), watch.age_seconds, read_at=watch.seen_at)
+        self._set(self._facts, tables.facts(picture))
+        self._set(self._groups, tables.groups(picture))
+        self._set(self._nodes, tables.nodes(picture, watch.failures))
+        self._set(self._changes, tables.changes(watch.seen))
+        self._chart.options.update(lag_chart(watch.lags, time.time()))
+
+    @staticmethod
+    def _set(element: ui.html, content: Markup) -> None:
+        if element.content != content:
+            element.set_content(content)
