@@ -143,6 +143,7 @@ class AdministrationService(AdministrationServicer):
             lag_bytes=lag.bytes,
             lag_seconds=lag.seconds,
             state=following.state if following is not None else "leading",
+            acknowledged_appends=group.primary.acknowledged_appends if group.primary is not None else 0,
         )
 
 

@@ -55,6 +55,7 @@ class GroupModel(BaseModel):
     log_bytes: int
     connected: bool | None = Field(description="Whether it has a stream from the primary; null where it leads.")
     lag: LagModel | None = Field(description="As it measures itself; null where it leads.")
+    acknowledged_appends: int | None = Field(description="Where it leads: entries acknowledged in this term.")
     standbys: list[StandbyModel] = Field(description="Where it leads, the others.")
     failure: str | None = Field(description="What has stopped for good.")
 
@@ -179,6 +180,7 @@ def _group(group: GroupSnapshot, primary: str) -> GroupModel:
         log_bytes=group.log_bytes,
         connected=None if following is None else following.connected,
         lag=None if following is None else _lag(following.lag),
+        acknowledged_appends=None if leading is None else leading.acknowledged_appends,
         standbys=[
             StandbyModel(
                 node_id=standby.node_id,

@@ -73,6 +73,11 @@ class PrimarySnapshot:
     voters_connected: int = 1
     standbys: tuple[StandbySnapshot, ...] = ()
 
+    @property
+    def acknowledged_appends(self) -> int:
+        """Entries that were acknowledged, whatever the acknowledgement asked for."""
+        return sum(self.appends_by_acknowledgement.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowingSnapshot:

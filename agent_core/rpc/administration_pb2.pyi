@@ -165,6 +165,7 @@ class GroupStatus(_message.Message):
     LAG_BYTES_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_APPENDS_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     role: _builtins.str
     """primary, standby, reader"""
@@ -180,6 +181,8 @@ class GroupStatus(_message.Message):
     lag_seconds: _builtins.float
     state: _builtins.str
     """for example streaming, resyncing, connecting"""
+    acknowledged_appends: _builtins.int
+    """Where it leads: entries acknowledged in this term; a rate is the difference of two."""
     @_builtins.property
     def durable(self) -> _replication_pb2.Position: ...
     @_builtins.property
@@ -202,10 +205,11 @@ class GroupStatus(_message.Message):
         lag_bytes: _builtins.int = ...,
         lag_seconds: _builtins.float = ...,
         state: _builtins.str = ...,
+        acknowledged_appends: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["durable", b"durable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "committed_lsn", b"committed_lsn", "durable", b"durable", "epoch", b"epoch", "group", b"group", "lag_bytes", b"lag_bytes", "lag_seconds", b"lag_seconds", "lag_transactions", b"lag_transactions", "log_bytes", b"log_bytes", "log_first_lsn", b"log_first_lsn", "primary", b"primary", "role", b"role", "standbys", b"standbys", "state", b"state", "wal_bytes", b"wal_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_appends", b"acknowledged_appends", "applied_lsn", b"applied_lsn", "committed_lsn", b"committed_lsn", "durable", b"durable", "epoch", b"epoch", "group", b"group", "lag_bytes", b"lag_bytes", "lag_seconds", b"lag_seconds", "lag_transactions", b"lag_transactions", "log_bytes", b"log_bytes", "log_first_lsn", b"log_first_lsn", "primary", b"primary", "role", b"role", "standbys", b"standbys", "state", b"state", "wal_bytes", b"wal_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

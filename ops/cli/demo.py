@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.text import Text
 
 from ops.cli.calls import EXIT_FAILED, open_channel, run
-from ops.cli.status import ask, status_view
+from ops.cli.status import status_view
 from ops.cli.up import overview
 from ops.demo import DemoProgress, run_demo
 from ops.local_cluster import LocalCluster
+from ops.node_status import ask
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 2.0
@@ -89,7 +90,7 @@ class LiveView:
         )
         if self._live is not None:
             state = status_view(self._console, await ask(self._channels))
-            self._live.update(Group(state, Text(line)), refresh=True)
+            self._live.update(Group(Text(), state, Text(), Text(line, style="bold")), refresh=True)
         elif now - self._printed_at >= LINE_SECONDS:
             self._printed_at = now
             self._console.print(line, highlight=False)

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "workspace": ("ops.cli.workspace:workspace", "Index a folder of Markdown files, and read the index."),
     "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
+    "top": ("ops.cli.top:top", "Show the cluster live in the terminal, with keys."),
     "switchover": ("ops.cli.switchover:switchover", "Let another node lead a group."),
     "drain": ("ops.cli.switchover:drain", "Let a node lead nothing, before its maintenance."),
     "undrain": ("ops.cli.switchover:undrain", "Let a drained node lead again."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import click
 import grpc.aio
@@ -18,17 +18,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent_core.rpc.administration_pb2 import GroupElection, GroupStatus, StatusRequest, StatusResponse
-from agent_core.rpc.administration_pb2_grpc import AdministrationStub
+from agent_core.rpc.administration_pb2 import GroupElection, GroupStatus, StatusResponse
 from ops.cli.calls import EXIT_FAILED, EXIT_UNREACHABLE, addresses, console, nodes_option, open_channel, run
 from ops.cli.plain_text import plain
-from ops.cli.tables import fitting
+from ops.cli.tables import duration, fitting
+from ops.node_status import ask
 
 WATCH_SECONDS = 0.5
-CALL_SECONDS = 2.0
 
 COLUMNS = ("node", "group", "role", "epoch", "durable", "committed", "applied", "lag", "WAL", "log", "state")
 NUMBERS = frozenset({"group", "epoch", "durable", "committed", "applied", "lag", "WAL", "log"})
+MIN_WIDTHS = {"durable": 8, "committed": 9, "applied": 8, "lag": 15, "WAL": 8, "log": 8}
+"""Room for what these become: a table that is drawn again and again keeps its columns in place."""
 DISPENSABLE = ("log", "committed", "epoch", "WAL", "group")
 """What a narrow screen goes without, the first one first."""
 
@@ -88,18 +89,6 @@ async def _watch(screen: Console, channels: Mapping[str, grpc.aio.Channel]) -> N
             await asyncio.sleep(WATCH_SECONDS)
 
 
-async def ask(channels: Mapping[str, grpc.aio.Channel]) -> dict[str, StatusResponse | None]:
-    """The state of every node, by the same names as the channels; None for one that does not answer in time."""
-
-    async def one(channel: grpc.aio.Channel) -> StatusResponse | None:
-        try:
-            return await AdministrationStub(channel).Status(StatusRequest(), timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError:
-            return None
-
-    return dict(zip(channels, await asyncio.gather(*map(one, channels.values())), strict=True))
-
-
 def status_view(screen: Console, found: Mapping[str, StatusResponse | None]) -> Group:
     """The state of several nodes for people: a table with the columns that the screen is wide enough for."""
     table = fitting(screen, partial(status_table, found), DISPENSABLE)
@@ -127,7 +116,8 @@ def status_table(found: Mapping[str, StatusResponse | None], omitted: Collection
     columns = [column for column in COLUMNS if column not in omitted]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
+        table.add_column(column, justify=justify, no_wrap=True, min_width=MIN_WIDTHS.get(column))
     for address, answer in found.items():
         rows = (
             [{"node": address, "state": "[red]not reached[/red]"}]
@@ -200,12 +190,8 @@ def _row(answer: StatusResponse, group: GroupStatus) -> dict[str, str]:
         "durable": str(group.durable.lsn),
         "committed": str(group.committed_lsn),
         "applied": str(group.applied_lsn),
-        "lag": "" if group.role == "primary" else f"{group.lag_transactions} tx, {_duration(group.lag_seconds)}",
+        "lag": "" if group.role == "primary" else f"{group.lag_transactions} tx, {duration(group.lag_seconds)}",
         "WAL": f"{group.wal_bytes / 1e6:.1f} MB",
         "log": f"{group.log_bytes / 1e6:.1f} MB",
         "state": "[red]not ready[/red]" if answer.not_ready else escape(plain(group.state)),
     }
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

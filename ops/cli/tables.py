@@ -1,4 +1,4 @@
-"""Tables that fit their screen: a narrow one gets fewer columns instead of cells of two letters."""
+"""Tables that fit their screen: a narrow one gets fewer columns, not cells of two letters. And times in them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,12 @@ def fitting(screen: Console, build: Callable[[Collection[str]], Table], dispensa
         omitted.append(column)
         table = build(omitted)
     return table
+
+
+def duration(seconds: float) -> str:
+    """A time span for a cell, for example `12 ms`, `1.5 s`, `3 min` or `2 h`."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

@@ -19,6 +19,7 @@ from agent_core.errors import InvalidRequest
 from agent_core.routing import check_session_id
 from replica.reading import http_models as models
 from replica.reading import queries
+from replica.reading.http_disconnect import while_connected
 from replica.reading.http_events import entry_events
 from replica.reading.http_freshness import Demanded, demand, json_response, position_fields, seconds
 from replica.reading.paging import Direction, SessionOrder, SessionSort
@@ -206,12 +207,14 @@ def _query_routes(reading: Reading) -> APIRouter:
         max_rows: int | None = None,
         timeout_ms: int | None = None,
         demanded: Demanded,
+        request: Request,
     ) -> Response:
         """Run one reading SQL statement: over all shards with DuckDB, or over one with SQLite.
 
         With `session_id`, `shard` or `workspace` it sees that shard's own tables and views; with none of them it
         sees `sessions`, `entries`, `model_calls`, `tool_calls`, `active_time`, `tokens_by_model_and_day`,
-        `tool_calls_by_name`, `sessions_by_workspace`, `documents`, `properties` and `links` as whole tables.
+        `tool_calls_by_name`, `sessions_by_workspace`, `documents`, `properties` and `links` as whole tables. Hanging
+        up ends it.
         """
         body = models.QueryBody(
             sql=sql,
@@ -224,7 +227,7 @@ def _query_routes(reading: Reading) -> APIRouter:
             max_staleness_ms=demanded.max_staleness_ms,
             wait_ms=demanded.wait_ms,
         )
-        return await query(body, parameters.encode())
+        return await while_connected(request, query(body, parameters.encode()))
 
     @routes.post(
         "/query",
@@ -239,7 +242,7 @@ def _query_routes(reading: Reading) -> APIRouter:
     async def post_query(request: Request) -> Response:
         """As GET, for statements and parameters that are long."""
         body = _query_body(await request.body())
-        return await query(body, json.dumps(body.parameters).encode())
+        return await while_connected(request, query(body, json.dumps(body.parameters).encode()))
 
     return routes
 

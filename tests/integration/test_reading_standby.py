@@ -133,6 +133,9 @@ async def test_the_cluster_and_its_lag_are_shown_as_json(load: Load) -> None:
     async with httpx.AsyncClient(base_url=f"http://{load.cluster.address('node-1').http_address}") as primary:
         lags = (await primary.get("/v1/lag")).json()["lags"]
         assert {lag["node_id"] for lag in lags} == {"node-2", "node-3"}
+        led = (await primary.get("/v1/cluster")).json()["groups"][0]
+        assert led["acknowledged_appends"] >= load.acknowledged > 0
+    assert standby["groups"][0]["acknowledged_appends"] is None
 
 
 async def output_of(*command: str) -> str:
