@@ -213,8 +213,8 @@ def _query_routes(reading: Reading) -> APIRouter:
 
         With `session_id`, `shard` or `workspace` it sees that shard's own tables and views; with none of them it
         sees `sessions`, `entries`, `model_calls`, `tool_calls`, `active_time`, `tokens_by_model_and_day`,
-        `tool_calls_by_name`, `sessions_by_workspace`, `documents`, `properties` and `links` as whole tables. Hanging
-        up ends it.
+        `tool_calls_by_name`, `sessions_by_workspace`, `documents`, `properties` and `links` as whole tables.
+        Hanging up ends it.
         """
         body = models.QueryBody(
             sql=sql,
