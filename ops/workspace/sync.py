@@ -16,8 +16,9 @@ from agent_core.workspace.stored import DocumentSummary
 from agent_core.workspace.wire import change_to_wire
 from ops.workspace.folder import Folder, FolderState
 
-BATCH_DOCUMENTS = 64
-BATCH_BYTES = 2 << 20
+BATCH_DOCUMENTS = 16
+BATCH_BYTES = 256 << 10
+"""Small, since appends to sessions of the same group wait for a batch; larger ones are hardly cheaper."""
 MAX_ROUNDS = 5
 """How often one pass looks again at a folder or an index that changes under it."""
 LIST_PAGE_SIZE = 1000
@@ -80,12 +81,13 @@ class WorkspaceSync:
         self._workspace = workspace
         self._folder = folder
         self._on_progress = on_progress
-        self._indexed: dict[str, _Indexed] | None = None
+        self._indexed: dict[str, _Indexed] = {}
+        self._is_known = False
         self._position: Position | None = None
 
     def forget(self) -> None:
         """Read the index again at the next pass: a call to it failed."""
-        self._indexed = None
+        self._is_known = False
 
     async def run(self) -> SyncSummary:
         """Make the index equal to what the folder holds now.
@@ -97,43 +99,46 @@ class WorkspaceSync:
         summary = SyncSummary()
         unsettled: dict[str, str] = {}
         state = FolderState()
-        indexed: dict[str, _Indexed] = {}
         for _ in range(MAX_ROUNDS):
-            indexed = await self._read_index()
+            if not self._is_known:
+                await self._read_index()
             state = await asyncio.to_thread(self._folder.scan)
-            hashes = {path: one.content_hash for path, one in indexed.items()}
+            hashes = {path: one.content_hash for path, one in self._indexed.items()}
             unsettled = await self._settle(difference(hashes, state.hashes, state.is_unknown), summary)
             if not unsettled:
                 break
-        summary.documents = len(indexed)
-        problems = {path: one.problem for path, one in indexed.items() if one.problem}
+        summary.documents = len(self._indexed)
+        problems = {path: one.problem for path, one in self._indexed.items() if one.problem}
         problems.update(unsettled)
         problems.update(state.problems)
         summary.problems = [f"{path}: {problem}" for path, problem in sorted(problems.items())]
         return summary
 
-    async def _read_index(self) -> dict[str, _Indexed]:
-        if self._indexed is None:
-            found = self._index.documents(self._workspace, page_size=LIST_PAGE_SIZE, min_position=self._position)
-            self._indexed = {one.path: _Indexed(one.content_hash, one.problem) async for one in found}
-        return self._indexed
+    async def _read_index(self) -> None:
+        found = self._index.documents(self._workspace, page_size=LIST_PAGE_SIZE, min_position=self._position)
+        self._indexed = {one.path: _Indexed(one.content_hash, one.problem) async for one in found}
+        self._is_known = True
 
     async def _settle(self, differences: list[Difference], summary: SyncSummary) -> dict[str, str]:
         """Change the index; what could not be settled, with the reason."""
         unsettled: dict[str, str] = {}
         changes: list[DocumentChange] = []
         size = 0
-        for number, one in enumerate(differences, start=1):
+        for number, one in enumerate(differences):
             change = await asyncio.to_thread(self._change, one)
             if change is None:
                 unsettled[one.path] = "changed while it was read, again and again"
-            else:
-                changes.append(change)
-                size += change_to_wire(change).ByteSize()
-            if changes and (number == len(differences) or len(changes) == BATCH_DOCUMENTS or size >= BATCH_BYTES):
-                await self._send(changes, summary, unsettled)
+                continue
+            change_bytes = change_to_wire(change).ByteSize()
+            if changes and (len(changes) == BATCH_DOCUMENTS or size + change_bytes > BATCH_BYTES):
+                unsettled |= await self._send(changes, summary)
                 self._on_progress(number, len(differences))
                 changes, size = [], 0
+            changes.append(change)
+            size += change_bytes
+        if changes:
+            unsettled |= await self._send(changes, summary)
+            self._on_progress(len(differences), len(differences))
         return unsettled
 
     def _change(self, one: Difference) -> DocumentChange | None:
@@ -146,20 +151,21 @@ class WorkspaceSync:
             return None
         return DocumentChange(one.path, one.indexed or "", document)
 
-    async def _send(self, changes: list[DocumentChange], summary: SyncSummary, unsettled: dict[str, str]) -> None:
-        assert self._indexed is not None, "differences are to what was read"
-        indexed = self._indexed
+    async def _send(self, changes: list[DocumentChange], summary: SyncSummary) -> dict[str, str]:
+        """Make changes, and take note of what became of them; those that met something else, with the reason."""
+        conflicts: dict[str, str] = {}
         outcomes, self._position = await self._index.change(self._workspace, changes)
         for change, outcome in zip(changes, outcomes, strict=True):
             if outcome is ChangeOutcome.CONFLICT:
-                unsettled[change.path] = "the index holds what another writer put there meanwhile"
-                self._indexed = None
+                conflicts[change.path] = "the index holds what another writer put there meanwhile"
+                self._is_known = False
                 continue
             if outcome is ChangeOutcome.APPLIED:
                 summary.added += not change.replaces
                 summary.changed += bool(change.replaces) and change.document is not None
                 summary.removed += change.document is None
             if change.document is None:
-                indexed.pop(change.path, None)
+                self._indexed.pop(change.path, None)
             else:
-                indexed[change.path] = _Indexed(change.document.content_hash, change.document.problem)
+                self._indexed[change.path] = _Indexed(change.document.content_hash, change.document.problem)
+        return conflicts

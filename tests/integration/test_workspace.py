@@ -97,6 +97,17 @@ async def test_a_change_of_something_else_than_is_there_is_a_conflict(indexed: I
     assert found.summary.title == "Raft keeps the map"
 
 
+async def test_a_change_larger_than_the_cache_of_a_shard_reaches_every_node_whole(indexed: Indexed) -> None:
+    texts = {f"{start}.md": " ".join(f"w{start + number}x" for number in range(90_000)) for start in range(4)}
+    await indexed.index.change("large", [change(*file) for file in texts.items()])
+    gone = [
+        DocumentChange(path, read_document(path, text.encode()).content_hash, None) for path, text in texts.items()
+    ]
+    changed = await indexed.index.change("large", gone[1:])
+    found = indexed.index.documents("large", text="w89999x", min_position=changed.position)
+    assert [one.path async for one in found] == ["0.md"]
+
+
 async def test_every_filter_holds_on_a_standby(indexed: Indexed) -> None:
     assert await indexed.paths() == sorted(FILES)
     assert await indexed.paths(kind="decision") == ["adr/raft.md", "adr/sqlite.md"]

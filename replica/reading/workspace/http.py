@@ -15,12 +15,16 @@ from replica.reading.workspace import queries
 from replica.reading.workspace.queries import DocumentFilter
 from replica.reading.workspace.reading import DocumentReading
 
+DOCUMENT_FAILURES = {**FAILURES, 404: {**FAILURES[404], "description": "No document at this path."}}
+
 Workspace = Annotated[str, Path(examples=["web"])]
 
 
 def document_routes(reading: DocumentReading) -> APIRouter:
     """The routes `/v1/workspaces/…`; what `reading_routes` asks of the application holds for these too."""
-    routes = APIRouter(prefix="/v1/workspaces/{workspace}/documents", responses=FAILURES, tags=["workspaces"])
+    routes = APIRouter(
+        prefix="/v1/workspaces/{workspace}/documents", responses=DOCUMENT_FAILURES, tags=["workspaces"]
+    )
 
     @routes.get("", response_model=models.DocumentsResponse)
     async def list_documents(

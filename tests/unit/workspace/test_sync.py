@@ -116,6 +116,15 @@ async def test_what_another_writer_put_there_meanwhile_is_replaced(near: NearInd
     assert summary.problems == []
 
 
+async def test_a_conflict_in_one_batch_leaves_the_others_as_they_are(near: NearIndex, tmp_path: Path) -> None:
+    for number in range(150):
+        (tmp_path / f"{number}.md").write_text(str(number))
+    near.before_change.append(lambda: near.index.put(document("0.md", "another")))
+    summary = await sync(near, tmp_path).run()
+    assert near.index.hashes() == Folder(tmp_path).scan().hashes
+    assert (summary.documents, summary.added, summary.changed) == (150, 149, 1)
+
+
 async def test_what_another_sync_did_already_is_not_counted(near: NearIndex, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("the same")
     near.before_change.append(lambda: near.index.put(read_document("a.md", b"the same")))
@@ -154,7 +163,18 @@ async def test_many_documents_go_in_batches_and_progress_is_told(near: NearIndex
         (tmp_path / f"{number}.md").write_text(str(number))
     told: list[tuple[int, int]] = []
     await WorkspaceSync(near, "w", Folder(tmp_path), lambda *progress: told.append(progress)).run()
-    assert told == [(64, 150), (128, 150), (150, 150)]
+    assert told == [(settled, 150) for settled in (*range(16, 150, 16), 150)]
+
+
+async def test_a_batch_is_no_larger_than_its_bound_unless_one_document_is(
+    near: NearIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.workspace.sync.BATCH_BYTES", 10_000)
+    for number, size in enumerate((4_000, 4_000, 4_000, 20_000, 100)):
+        (tmp_path / f"{number}.md").write_text("x" * size)
+    told: list[tuple[int, int]] = []
+    await WorkspaceSync(near, "w", Folder(tmp_path), lambda *progress: told.append(progress)).run()
+    assert told == [(2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 LINKS = "[[a]] [[b]] [[d/b]] [to](b.md) [from the top](/d/a) [up](../a.md)"
