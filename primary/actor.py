@@ -61,9 +61,7 @@ class SessionActor:
         "used_at",
     )
 
-    def __init__(
-        self, session: Session, shard: int, group: int, row: int = 0, entries: Iterable[Entry] = ()
-    ) -> None:
+    def __init__(self, session: Session, shard: int, group: int, row: int = 0) -> None:
         self.session = session
         self.shard = shard
         self.group = group
@@ -77,8 +75,6 @@ class SessionActor:
         self._hashes = array("Q")
         self._known: set[int] = set()
         self._on_their_way: dict[str, Append] = {}
-        for entry in entries:
-            self._remember(entry)
 
     @property
     def visible_seq(self) -> int:
@@ -141,6 +137,11 @@ class SessionActor:
                 idempotency_key=append.idempotency_key,
             )
         )
+
+    def remember(self, entries: Iterable[Entry]) -> None:
+        """Take in what the shard holds of the session, behind what is known already."""
+        for entry in entries:
+            self._remember(entry)
 
     def entry(self, seq: int) -> Entry:
         """A visible entry."""
