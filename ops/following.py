@@ -74,7 +74,7 @@ class FollowingGroup:
             group=context.group,
             log=context.log,
             exchange=exchange,
-            readers_away=context.readers_away,
+            readers_away=context.pool.away,
             keeping=Keeping(
                 checkpoint_bytes=configuration.storage.checkpoint_mib * MIB,
                 log_bytes=configuration.storage.log_retention_mib * MIB // 4,

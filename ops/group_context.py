@@ -23,8 +23,8 @@ from ops.control.ports import refuses
 from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
+from replica.reading.pool import ReadPool
 from replica.reading.positions import AppliedPositions
-from replica.resync import ReadersAway
 from replica.voter import Voter
 from replica.voting import presumed_primary
 
@@ -99,7 +99,7 @@ class GroupContext:
         peers: Reaches the other nodes.
         positions: Told how far the group's shards are.
         view: Who leads the group, as the Raft members agreed.
-        readers_away: Keeps this node's own readers from a shard whose file is replaced.
+        pool: This node's own readers of the group's shards.
         tracer: Records traced appends; None: nothing is traced.
         presumed: The node that was named last as the one to follow.
     """
@@ -112,7 +112,7 @@ class GroupContext:
     peers: Peers
     positions: AppliedPositions
     view: MapView
-    readers_away: ReadersAway
+    pool: ReadPool
     tracer: Tracer | None = None
     presumed: str = ""
 
@@ -125,7 +125,7 @@ class GroupContext:
         peers: Peers,
         positions: AppliedPositions,
         view: MapView,
-        readers_away: ReadersAway,
+        pool: ReadPool,
         executor: ThreadPoolExecutor,
         tracer: Tracer | None = None,
     ) -> GroupContext:
@@ -166,7 +166,7 @@ class GroupContext:
             peers,
             positions,
             view,
-            readers_away,
+            pool,
             tracer,
         )
 

@@ -16,6 +16,7 @@ from agent_core.errors import HandedOver
 from agent_core.log.retention import droppable_through
 from agent_core.quorum import CommitTracker, quorum_needs
 from ops.group_context import GroupContext
+from ops.preparing import ask_to_prepare
 from ops.settings import MIB
 from primary.accumulator import BatchLimits
 from primary.electing.lease import Lease
@@ -133,7 +134,10 @@ class LeadingGroup:
             await asyncio.gather(serving, watching, return_exceptions=True)
 
     async def hand_over(self, to: str) -> None:
-        """Take no more, let everything be acknowledged, and wait a moment until `to` holds it all."""
+        """Let `to` prepare; then take no more, let everything be acknowledged, and wait until `to` holds it all."""
+        preparing = asyncio.create_task(ask_to_prepare(self.context, self._registry, to), name="prepare successor")
+        await asyncio.wait((preparing, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        preparing.cancel()
         log.info("hands over", group=self.context.group, epoch=self.epoch, to=to)
         self._registry.succession.begin(self.context.group)
         await self.drain(self.context.configuration.replication.acknowledgement_timeout_seconds)

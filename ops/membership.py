@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from agent_core.errors import HeadwaterError
+from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.log.durable_mark import MARK_FILE
 from agent_core.rpc import replication_pb2 as pb
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
 from ops.leading import LeadingGroup
+from ops.preparing import prepare
 from primary.electing.supervisor import GroupReport
 from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
 from primary.registry import SessionRegistry
@@ -32,6 +33,8 @@ from replica.following import FollowerState
 log = structlog.get_logger(__name__)
 
 START_AGAIN_SECONDS = 1.0
+RELEASE_SECONDS = 0.1
+"""How long a nominee waits for the word of the primary that hands over."""
 BEGIN_SECONDS = 1.0
 """How long a standby that says hello to a node on its way to lead waits for that, instead of being refused."""
 DISK_TROUBLE_SECONDS = 30.0
@@ -167,6 +170,16 @@ class GroupMember:
         """Whether this node follows a primary at this moment."""
         return self.following is not None and self.following.follower.state is FollowerState.FOLLOWING
 
+    async def prepare(self, session_ids: Sequence[str]) -> int:
+        """Read sessions that this node may serve soon; how many were read in time.
+
+        Raises:
+            Unavailable: It follows nobody at the moment.
+        """
+        if not self.following_well:
+            raise Unavailable(f"{self.context.node_id} does not follow group {self.context.group} at the moment")
+        return await prepare(self.context, self._registry, session_ids)
+
     async def begun(self) -> None:
         """Wait a moment while this node stands for election, or opens its epoch: then it is known who leads."""
         with contextlib.suppress(TimeoutError):
@@ -231,9 +244,7 @@ class GroupMember:
     async def _stand(self, following: FollowingGroup) -> int | None:
         """Ask for the voters' seals: the epoch that this node leads now; None when it does not."""
         context = self.context
-        if not following.able or (
-            context.voter.watch.binding_seconds(self._loop.time()) and not await context.primary_is_gone()
-        ):
+        if not following.able or not await self._primary_lets_go():
             return None
         over_rpc = seal_over_rpc(context.peers.stub)
 
@@ -275,6 +286,14 @@ class GroupMember:
         following.resume()
         return None
 
+    async def _primary_lets_go(self) -> bool:
+        """Whether no lease of the present primary binds this node any more."""
+        voter = self.context.voter
+        if not voter.watch.binding_seconds(self._loop.time()) or await self.context.primary_is_gone():
+            return True
+        # A primary that hands over tells the supervisor and its standbys at once: either may hear first.
+        return await voter.released(RELEASE_SECONDS)
+
     async def _lead(
         self, epoch: int, unlogged: frozenset[int], close_standby: Callable[[], Awaitable[None]]
     ) -> None:
@@ -292,7 +311,7 @@ class GroupMember:
             if hand_over.done() and not term.done():
                 request = hand_over.result()
                 await leading.hand_over(request.to)
-                self.context.voter.watch.released()
+                self.context.voter.release()
                 # At once: the successor need not wait for this node to close its shards.
                 self.sealed_epoch = 0
                 self._on_news()

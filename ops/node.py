@@ -151,7 +151,7 @@ class Node:
                 peers=peers,
                 positions=positions,
                 view=view,
-                readers_away=reading.pool.away,
+                pool=reading.pool,
                 executor=executor,
                 tracer=tracer,
             )

@@ -57,9 +57,7 @@ class SessionActor:
         "used_at",
     )
 
-    def __init__(
-        self, session: Session, shard: int, group: int, row: int = 0, entries: Iterable[Entry] = ()
-    ) -> None:
+    def __init__(self, session: Session, shard: int, group: int, row: int = 0) -> None:
         self.session = session
         self.shard = shard
         self.group = group
@@ -71,8 +69,6 @@ class SessionActor:
         self._transcript = Transcript()
         self._keys = KeyIndex()
         self._on_their_way: dict[str, Append] = {}
-        for entry in entries:
-            self._remember(entry)
 
     @property
     def visible_seq(self) -> int:
@@ -128,6 +124,11 @@ class SessionActor:
                 idempotency_key=append.idempotency_key,
             )
         )
+
+    def remember(self, entries: Iterable[Entry]) -> None:
+        """Take in what the shard holds of the session, behind what is known already."""
+        for entry in entries:
+            self._remember(entry)
 
     def entry(self, seq: int) -> Entry:
         """A visible entry."""

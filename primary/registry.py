@@ -32,6 +32,8 @@ from primary.writer import GroupWriter
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
+PREPARED_SECONDS = 10.0
+"""How long a session that was read for a hand-over is kept, should that not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class SessionRegistry:
         self._writers: dict[int, GroupWriter] = {}
         self._leases: dict[int, Lease] = {}
         self._actors: dict[str, SessionActor] = {}
+        # Sessions of groups that another node leads, read in case that it hands over to this one.
+        self._prepared: dict[str, SessionActor] = {}
         # Sessions whose actors are on their way up, and what goes on once they are there.
         self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -128,6 +132,32 @@ class SessionRegistry:
                 for news in listeners:
                     news.moved = True
                     news.event.set()
+
+    def in_use(self, group: int, limit: int) -> list[str]:
+        """The live sessions of a group, the most recently used first, at most `limit`."""
+        actors = [actor for actor in self._actors.values() if actor.group == group]
+        actors.sort(key=lambda actor: actor.used_at, reverse=True)
+        return [actor.session.session_id for actor in actors[:limit]]
+
+    def prepare(self, actor: SessionActor) -> bool:
+        """Keep a session that may be served from here soon; False when there is no room for it.
+
+        All its entries must be committed: when the session is asked for, only what came after them is read.
+        """
+        if self._prepared_bytes + actor.memory_bytes > self._settings.memory_budget_bytes:
+            return False
+        actor.used_at = self._loop.time()
+        self._prepared[actor.session.session_id] = actor
+        return True
+
+    @property
+    def prepared_sessions(self) -> int:
+        """How many sessions are kept for a hand-over."""
+        return len(self._prepared)
+
+    @property
+    def _prepared_bytes(self) -> int:
+        return sum(actor.memory_bytes for actor in self._prepared.values())
 
     async def release(self, group: int) -> None:
         """Close what is open of a group's shards, once this node no longer leads it."""
@@ -296,6 +326,8 @@ class SessionRegistry:
 
     def evict(self, now: float) -> None:
         """Let go of actors that nobody used lately, and of the longest unused while they take too much."""
+        for session_id in [name for name, one in self._prepared.items() if one.used_at <= now - PREPARED_SECONDS]:
+            del self._prepared[session_id]
         total = 0
         for session_id, actor in list(self._actors.items()):
             if actor.used_at <= now - self._settings.idle_seconds and not actor.outstanding:
@@ -375,7 +407,8 @@ class SessionRegistry:
 
     async def _load(self, session_id: str) -> None:
         try:
-            actor = await self._loader.run(self._loader.owned.load, session_id)
+            prepared = self._prepared.pop(session_id, None)
+            actor = await self._loader.run(self._loader.owned.load, session_id, prepared)
         except (DatabaseError, ValueError) as error:
             self._answer(session_id, Unavailable(f"session {session_id!r} cannot be read: {error}"))
             return

@@ -184,7 +184,7 @@ class Follower:
         """Take down why the stream ended."""
         self._misled = isinstance(error, NotPrimary)
         if isinstance(error, HandedOver):
-            self._voter.watch.released()
+            self._voter.release()
         self.state = FollowerState.DIVERGED if isinstance(error, Diverged) else FollowerState.CONNECTING
         if str(error) != self.reason:
             log.warning("stream ended", group=self._group, reason=str(error), state=self.state)

@@ -71,6 +71,7 @@ class Voter:
         self._once_held = once_held
         self._executor = executor
         self._turn = asyncio.Lock()
+        self._released = asyncio.Event()
         self._raised: list[Callable[[int], None]] = []
         self._promised: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
@@ -96,6 +97,21 @@ class Voter:
     def off_raised(self, listener: Callable[[int], None]) -> None:
         """Call `listener` no more."""
         self._raised.remove(listener)
+
+    def release(self) -> None:
+        """The present primary gave up its lease: it handed over, or its process is gone."""
+        self.watch.released()
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def released(self, within_seconds: float) -> bool:
+        """Wait for the next `release`: whether it came in time."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self._released.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def on_promised(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a promise has become durable: another node may lead from now on."""
@@ -126,7 +142,7 @@ class Voter:
         async with self._turn:
             answer = self._decide(question)
             if isinstance(answer, Refused) and answer.lease_seconds and await self.primary_is_gone():
-                self.watch.released()
+                self.release()
                 answer = self._decide(question)
             if isinstance(answer, Refused):
                 log.info("seal refused", group=self._group, candidate=request.candidate, reason=repr(answer))

@@ -62,6 +62,9 @@ class OnlyResync(ReplicationServicer):
     def Seal(self, request: object, context: object) -> Any:  # noqa: N802 - as above
         raise NotImplementedError
 
+    def Prepare(self, request: object, context: object) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
 
 @pytest.fixture
 async def history(tmp_path: Path) -> AsyncIterator[History]:

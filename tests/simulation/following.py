@@ -92,10 +92,10 @@ class SimulatedFollowing:
         self._end_resync_stream()
         self.node.voter.on_raised.remove(self._fence)
 
-    def try_now(self) -> None:
+    def try_now(self, *, elsewhere: bool) -> None:
         """There may be another primary."""
         self._delay = 0.05
-        if self._stream is not None and not self._welcomed:
+        if elsewhere and self._stream is not None and not self._welcomed:
             self._end_stream("there may be another primary")
         if self._stream is None and not self.resyncing:
             self._retry(0.0)
@@ -112,6 +112,11 @@ class SimulatedFollowing:
         """A voter answered."""
         if self._candidacy is not None:
             self._candidacy.answered(voter, epoch, number, vote)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for seals."""
+        return self._paused
 
     @property
     def _paused(self) -> bool:
