@@ -52,7 +52,9 @@ class Workspaces:
         await self._endpoints.close()
 
     async def change(self, workspace: str, changes: Sequence[DocumentChange]) -> Changed:
-        """Make changes, 1 to 256 and together at most 8 MiB, in one transaction; repeating it adds nothing.
+        """Make changes, at most 256 and together at most 8 MiB, in one transaction; repeating it adds nothing.
+
+        Without changes it tells a position that lies past everything acknowledged before.
 
         Raises:
             InvalidRequest: A field is wrong.
