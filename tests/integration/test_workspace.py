@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from agent_core.client import Reader
 from agent_core.client.workspaces import Workspaces
-from agent_core.errors import DocumentNotFound, InvalidRequest, QueryRefused
+from agent_core.errors import DocumentNotFound, InvalidRequest, PositionNotReached, QueryRefused
 from agent_core.position import Position
 from agent_core.workspace.document import ChangeOutcome, DocumentChange, Property
 from agent_core.workspace.parsing import read_document
@@ -181,7 +181,7 @@ async def test_a_document_over_http_has_everything_in_it(indexed: Indexed) -> No
         ("", {"page_token": "x"}, 400, "invalid_request"),
         ("", {"page_size": 0}, 400, "invalid_request"),
         ("/a%00.md", {}, 400, "invalid_request"),
-        ("", {"min_position": "9:999999", "wait_ms": 1}, 503, "position_not_reached"),
+        ("", {"min_position": "9:999999", "wait_ms": 1}, PositionNotReached.http_status, PositionNotReached.code),
     ],
 )
 async def test_what_is_wrong_is_told_over_http(
