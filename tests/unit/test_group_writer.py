@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent_core.database.build import DatabaseError, open_for_reading
-from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, schema_version
+from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, Migration, schema_version
 from agent_core.errors import OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
 from agent_core.log.log import ReplicationLog
 from agent_core.log.record import RecordKind
@@ -285,7 +285,7 @@ async def test_a_shard_that_is_reset_is_migrated_by_its_reset(
     log = ReplicationLog.open(tmp_path / "log", cluster_id="test", group=0)
     log.cut_back(Position(last.epoch, last.lsn - 1))
     log.close()
-    monkeypatch.setattr("agent_core.database.schema.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE later (a)"))
+    monkeypatch.setattr("agent_core.database.schema.MIGRATIONS", (*MIGRATIONS, Migration("CREATE TABLE later (a)")))
     for module in ("agent_core.database.schema", "primary.group_database"):
         monkeypatch.setattr(f"{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     async with primary(tmp_path, epoch=2) as node:
