@@ -182,6 +182,11 @@ class StandbyGroup:
         """Shards that wait for a resync, with the reason."""
         return self._needs.reasons
 
+    @property
+    def awaits_commit(self) -> Mapping[int, Position]:
+        """Shards whose resync is staged, with the position that must be committed before they show it."""
+        return {shard: staged.position for shard, staged in self._staged().items()}
+
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         """Call `listener` with what is applied and may be seen whenever either changes."""
         self._listeners.append(listener)
