@@ -339,7 +339,9 @@ class Supervisor:
         attending = [
             self._attending[voter]
             for voter in voters
-            if self._is_fresh(voter, now) and number in self._attending[voter].reports
+            if (report := self._report_of(voter, number, now)) is not None
+            # Before the first election a node that opens its shards yet is worth waiting for: groups spread evenly.
+            and (report.able or primary is not None)
         ]
         if len(attending) < majority(len(voters)):
             return False
