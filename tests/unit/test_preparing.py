@@ -9,6 +9,7 @@ import pytest
 from agent_core.database.build import open_for_reading
 from agent_core.database.schema import FOLD_AFTER, shard_path
 from agent_core.routing import ShardLayout
+from agent_core.rpc.session_pb2 import Session
 from primary import loader
 from primary.actor import SessionActor
 from primary.registry import PREPARED_SECONDS, ResidencySettings
@@ -60,7 +61,8 @@ async def test_what_was_prepared_in_vain_is_let_go(tmp_path: Path) -> None:
 
 
 async def test_no_more_is_prepared_than_there_is_room_for(tmp_path: Path) -> None:
-    async with primary(tmp_path, layout=LAYOUT, residency=ResidencySettings(memory_budget_bytes=3000)) as node:
+    budget = SessionActor(Session(session_id="a"), 0, 0).memory_bytes * 3 // 2
+    async with primary(tmp_path, layout=LAYOUT, residency=ResidencySettings(memory_budget_bytes=budget)) as node:
         await node.create("a")
         await node.create("b")
         assert node.registry.prepare(read(tmp_path, "a"))
