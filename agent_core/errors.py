@@ -3,6 +3,7 @@
     HeadwaterError
     ├── InvalidRequest          a field is wrong; the message names it and its limit
     ├── SessionNotFound
+    ├── DocumentNotFound
     ├── NotPrimary              another node leads the session's group; `primary` names it
     ├── Unavailable             not now: starting, stopping, no quorum yet; nothing was written
     ├── Overloaded              a bounded queue is full; nothing was written
@@ -52,6 +53,14 @@ class SessionNotFound(HeadwaterError):
     """No session of this id."""
 
     code = "session_not_found"
+    status = grpc.StatusCode.NOT_FOUND
+    http_status = 404
+
+
+class DocumentNotFound(HeadwaterError):
+    """No document at this path of the workspace."""
+
+    code = "document_not_found"
     status = grpc.StatusCode.NOT_FOUND
     http_status = 404
 

@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 
 Options = tuple[tuple[str, int], ...]
 
+RESOLVE_AGAIN: Options = (("grpc.dns_min_time_between_resolutions_ms", 1_000),)
+"""A container that is started anew has another address; gRPC would ask for it twice a minute at most."""
+
 MAX_MESSAGE_BYTES = 64 << 20
 """The largest message between a client and a node."""
 MAX_NODE_MESSAGE_BYTES = 4 << 20
@@ -52,6 +55,7 @@ def client_options(*, keepalive_ms: int = KEEPALIVE_MS) -> Options:
         ("grpc.initial_reconnect_backoff_ms", 50),
         ("grpc.min_reconnect_backoff_ms", 50),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        *RESOLVE_AGAIN,
     )
 
 
@@ -73,6 +77,7 @@ NODE_CHANNEL_OPTIONS: Options = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    *RESOLVE_AGAIN,
 )
 """Options of a channel between nodes. No keepalive: its streams carry heartbeats."""
 

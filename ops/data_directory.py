@@ -18,6 +18,7 @@ from agent_core.cluster import MAX_VOTERS, RAFT_MEMBERS
 from agent_core.errors import Unavailable, WrongCluster
 from agent_core.log.segment import sync_directory
 from agent_core.routing import MAX_SHARD_COUNT
+from ops.settings import NodeConfiguration
 
 IDENTITY_FILE = "identity.json"
 _PARTIAL_FILE = "identity.json.partial"
@@ -47,6 +48,18 @@ class Identity(BaseModel):
     shard_group_count: int = Field(ge=1, le=MAX_SHARD_COUNT)
     voters: tuple[str, ...] = Field(min_length=1, max_length=MAX_VOTERS)
     raft_members: tuple[str, ...] = Field(min_length=1, max_length=max(RAFT_MEMBERS))
+
+    @classmethod
+    def of(cls, configuration: NodeConfiguration) -> Self:
+        """What the directory of a node with this configuration must hold."""
+        return cls(
+            cluster_id=configuration.cluster.id,
+            node_id=configuration.node.id,
+            shard_count=configuration.cluster.shard_count,
+            shard_group_count=configuration.cluster.shard_group_count,
+            voters=tuple(sorted(node.node_id for node in configuration.cluster_map.voters())),
+            raft_members=tuple(sorted(entry.id for entry in configuration.nodes if entry.raft is not None)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from replica.group_shards import Keeping
 from replica.incoming import FollowerSettings
 from replica.standby_group import StandbyGroup
 from replica.tracing import ApplyTraces
+from replica.voting import presumed_primary
 
 
 class FollowingGroup:
@@ -28,12 +29,21 @@ class FollowingGroup:
         self.context = context
         self.shards = shards
         self.follower = follower
+        context.voter.on_promised(self.primary_changed)
         self.resume()
 
     @property
     def able(self) -> bool:
         """Whether this node could lead the group: its shards need no resync."""
         return self.shards.complete
+
+    def primary_changed(self) -> None:
+        """Another node may lead, by the map or by this node's own promise: turn to it at once."""
+        context = self.context
+        primary = presumed_primary(
+            context.voter.promise, context.view.placement(context.group), node_id=context.node_id
+        )
+        self.follower.try_now(elsewhere=primary != context.presumed)
 
     async def pause(self) -> None:
         """Follow nobody; nothing touches the log once this returns. The shards stay open."""
@@ -64,7 +74,7 @@ class FollowingGroup:
             group=context.group,
             log=context.log,
             exchange=exchange,
-            readers_away=context.readers_away,
+            readers_away=context.pool.away,
             keeping=Keeping(
                 checkpoint_bytes=configuration.storage.checkpoint_mib * MIB,
                 log_bytes=configuration.storage.log_retention_mib * MIB // 4,
@@ -104,5 +114,6 @@ class FollowingGroup:
 
     async def stop(self) -> None:
         """Stop following and close the shards."""
+        self.context.voter.off_promised(self.primary_changed)
         await self.pause()
         await self.shards.close()

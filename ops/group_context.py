@@ -16,14 +16,15 @@ from agent_core.log.log import ReplicationLog
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
 from agent_core.rpc.session_pb2_grpc import SessionsStub
+from agent_core.rpc.workspace_pb2_grpc import WorkspaceWritingStub
 from agent_core.tracing import Tracer
 from agent_core.transport import NODE_CHANNEL_OPTIONS, client_options, close_channel
 from ops.control.ports import refuses
 from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
 from replica.promises import PromiseFile
+from replica.reading.pool import ReadPool
 from replica.reading.positions import AppliedPositions
-from replica.resync import ReadersAway
 from replica.voter import Voter
 from replica.voting import presumed_primary
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agent_core.rpc.control_pb2_grpc import ControlAsyncStub
     from agent_core.rpc.replication_pb2_grpc import ReplicationAsyncStub
     from agent_core.rpc.session_pb2_grpc import SessionsAsyncStub
+    from agent_core.rpc.workspace_pb2_grpc import WorkspaceWritingAsyncStub
 
 
 logger = structlog.get_logger(__name__)
@@ -63,12 +65,20 @@ class Peers:
         return channel
 
     def sessions(self, node: NodeAddress) -> SessionsAsyncStub:
-        """The Sessions service of a node, on a channel of its own: its messages may be larger."""
+        """The Sessions service of a node."""
+        return SessionsStub(self._client_channel(node))
+
+    def workspaces(self, node: NodeAddress) -> WorkspaceWritingAsyncStub:
+        """The service of a node that writes workspaces."""
+        return WorkspaceWritingStub(self._client_channel(node))
+
+    def _client_channel(self, node: NodeAddress) -> grpc.aio.Channel:
+        """A channel of its own for what clients ask: its messages may be larger."""
         channel = self._client_channels.get(node.node_id)
         if channel is None:
             channel = grpc.aio.insecure_channel(node.grpc_address, options=client_options())
             self._client_channels[node.node_id] = channel
-        return SessionsStub(channel)
+        return channel
 
     async def close(self) -> None:
         """Close every channel."""
@@ -89,7 +99,7 @@ class GroupContext:
         peers: Reaches the other nodes.
         positions: Told how far the group's shards are.
         view: Who leads the group, as the Raft members agreed.
-        readers_away: Keeps this node's own readers from a shard whose file is replaced.
+        pool: This node's own readers of the group's shards.
         tracer: Records traced appends; None: nothing is traced.
         presumed: The node that was named last as the one to follow.
     """
@@ -102,7 +112,7 @@ class GroupContext:
     peers: Peers
     positions: AppliedPositions
     view: MapView
-    readers_away: ReadersAway
+    pool: ReadPool
     tracer: Tracer | None = None
     presumed: str = ""
 
@@ -115,7 +125,7 @@ class GroupContext:
         peers: Peers,
         positions: AppliedPositions,
         view: MapView,
-        readers_away: ReadersAway,
+        pool: ReadPool,
         executor: ThreadPoolExecutor,
         tracer: Tracer | None = None,
     ) -> GroupContext:
@@ -156,7 +166,7 @@ class GroupContext:
             peers,
             positions,
             view,
-            readers_away,
+            pool,
             tracer,
         )
 

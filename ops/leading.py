@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -15,6 +16,7 @@ from agent_core.errors import HandedOver
 from agent_core.log.retention import droppable_through
 from agent_core.quorum import CommitTracker, quorum_needs
 from ops.group_context import GroupContext
+from ops.preparing import ask_to_prepare
 from ops.settings import MIB
 from primary.accumulator import BatchLimits
 from primary.electing.lease import Lease
@@ -63,7 +65,13 @@ class LeadingGroup:
     """
 
     def __init__(
-        self, context: GroupContext, registry: SessionRegistry, epoch: int, unlogged: frozenset[int]
+        self,
+        context: GroupContext,
+        registry: SessionRegistry,
+        epoch: int,
+        unlogged: frozenset[int],
+        *,
+        on_begun: Callable[[], Awaitable[None]],
     ) -> None:
         """Lead `context.group`.
 
@@ -72,6 +80,7 @@ class LeadingGroup:
             registry: Told once sessions can be served.
             epoch: Sealed by a majority for this node.
             unlogged: Shards that contain more than the log; their standbys must resync them.
+            on_begun: Called once the shards are open for writing and standbys are served.
         """
         self.context = context
         self.epoch = epoch
@@ -85,6 +94,7 @@ class LeadingGroup:
         self._registry = registry
         self._traces = None if context.tracer is None else GroupTraces(context.tracer)
         self._unlogged = unlogged
+        self._on_begun = on_begun
         # What a log begins after was committed before.
         context.positions.advance(context.group, context.log.base)
         self._thread: DatabaseThread[GroupDatabase] | None = None
@@ -124,8 +134,12 @@ class LeadingGroup:
             await asyncio.gather(serving, watching, return_exceptions=True)
 
     async def hand_over(self, to: str) -> None:
-        """Take no more, let everything be acknowledged, and wait a moment until `to` holds it all."""
+        """Let `to` prepare; then take no more, let everything be acknowledged, and wait until `to` holds it all."""
+        preparing = asyncio.create_task(ask_to_prepare(self.context, self._registry, to), name="prepare successor")
+        await asyncio.wait((preparing, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        preparing.cancel()
         log.info("hands over", group=self.context.group, epoch=self.epoch, to=to)
+        self._registry.succession.begin(self.context.group)
         await self.drain(self.context.configuration.replication.acknowledgement_timeout_seconds)
         last_lsn = self.context.log.last.lsn
         if self.streams is not None:
@@ -262,6 +276,7 @@ class LeadingGroup:
         self._wait_for(f"a quorum must hold what begins epoch {self.epoch}, up to lsn {beginning.last_lsn}")
         self.writer.durable(context.node_id, context.log.durable_lsn)
         streams.doorbell.ring()
+        await self._on_begun()
         await self._wait_committed(beginning.last_lsn)
         self._registry.lead(context.group, self.writer, self.lease)
         self.waiting_for = None

@@ -12,17 +12,19 @@ One task takes the steps in order, so that the group's log and shards have one o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from agent_core.errors import HeadwaterError
+from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.log.durable_mark import MARK_FILE
 from agent_core.rpc import replication_pb2 as pb
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
 from ops.leading import LeadingGroup
+from ops.preparing import prepare
 from primary.electing.supervisor import GroupReport
 from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
 from primary.registry import SessionRegistry
@@ -31,6 +33,10 @@ from replica.following import FollowerState
 log = structlog.get_logger(__name__)
 
 START_AGAIN_SECONDS = 1.0
+RELEASE_SECONDS = 0.1
+"""How long a nominee waits for the word of the primary that hands over."""
+BEGIN_SECONDS = 1.0
+"""How long a standby that says hello to a node on its way to lead waits for that, instead of being refused."""
 DISK_TROUBLE_SECONDS = 30.0
 """How long a node whose disk made it step down does not stand for election."""
 
@@ -50,6 +56,8 @@ class GroupMember:
         following: While this node follows, or stands for election.
         leading: While this node leads.
         failure: Why this node takes no part in the group for the moment; None while it does.
+        sealed_epoch: The epoch that this node leads, from a majority's seals until it hands over; 0 while it leads
+            none.
         not_elected: Why this node, when it stood for election last, did not win; None when it did.
         elections_won: Elections that this node stood for and won.
         elections_lost: Elections that it stood for and did not win.
@@ -80,7 +88,9 @@ class GroupMember:
         self._hand_over: asyncio.Future[HandOverRequest] | None = None
         self._followed_at = self._loop.time()
         self._answered = 0
-        self._sealed_epoch = 0
+        self.sealed_epoch = 0
+        self._begun = asyncio.Event()
+        self._begun.set()
         self._unable_until = float("-inf")
         self._task: asyncio.Task[None] | None = None
         context.voter.primary_is_gone = context.primary_is_gone
@@ -127,7 +137,7 @@ class GroupMember:
             silent_seconds = silent or 0.0
         return GroupReport(
             group=self.context.group,
-            leads_epoch=self._sealed_epoch,
+            leads_epoch=self.sealed_epoch,
             last=self.context.log.last,
             hears=hears,
             silent_seconds=silent_seconds,
@@ -160,12 +170,31 @@ class GroupMember:
         """Whether this node follows a primary at this moment."""
         return self.following is not None and self.following.follower.state is FollowerState.FOLLOWING
 
+    async def prepare(self, session_ids: Sequence[str]) -> int:
+        """Read sessions that this node may serve soon; how many were read in time.
+
+        Raises:
+            Unavailable: It follows nobody at the moment.
+        """
+        if not self.following_well:
+            raise Unavailable(f"{self.context.node_id} does not follow group {self.context.group} at the moment")
+        return await prepare(self.context, self._registry, session_ids)
+
+    async def begun(self) -> None:
+        """Wait a moment while this node stands for election, or opens its epoch: then it is known who leads."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_SECONDS):
+                await self._begun.wait()
+
     def placement_changed(self) -> None:
-        """The map names another primary: follow that one at once."""
+        """The map names another primary: follow that one at once, and tell callers."""
+        placement = self.context.view.placement(self.context.group)
+        if placement.epoch > self.sealed_epoch and placement.primary != self.context.node_id:
+            self._registry.succession.end(self.context.group)
         if self.following is not None:
-            self.following.follower.try_now()
+            self.following.primary_changed()
         if self.leading is not None:
-            self.leading.placed(self.context.view.placement(self.context.group))
+            self.leading.placed(placement)
 
     async def _live(self) -> None:
         while True:
@@ -176,7 +205,8 @@ class GroupMember:
                 self.failure = str(error)
                 log.exception("group failed", group=self.context.group)
             finally:
-                self._sealed_epoch = 0
+                self.sealed_epoch = 0
+                self._begun.set()
                 self._registry.step_down(self.context.group)
             self._on_news()
             await asyncio.sleep(START_AGAIN_SECONDS if self.failure else 0)
@@ -185,14 +215,18 @@ class GroupMember:
         """Follow until a nomination was won; then lead until that is over."""
         following = await FollowingGroup.start(self.context)
         self.following, self.failure = following, None
+        closing = contextlib.AsyncExitStack()
+        closing.push_async_callback(following.stop)
         self._on_news()
         try:
             epoch = await self._elected(following)
             unlogged = await following.shards.bring_up()
+            self.following = None
+            # The shards stay open until they are open for writing too: whoever closes one last must checkpoint it.
+            await self._lead(epoch, unlogged, closing.aclose)
         finally:
             self.following = None
-            await following.stop()
-        await self._lead(epoch, unlogged)
+            await closing.aclose()
 
     async def _elected(self, following: FollowingGroup) -> int:
         while True:
@@ -201,7 +235,8 @@ class GroupMember:
             number = self._nomination
             epoch = await self._stand(following)
             if epoch is not None:
-                self._sealed_epoch = epoch
+                self.sealed_epoch = epoch
+                self._registry.succession.begin(self.context.group)
                 self._answer(number)
                 return epoch
             self._answer(number)
@@ -209,15 +244,14 @@ class GroupMember:
     async def _stand(self, following: FollowingGroup) -> int | None:
         """Ask for the voters' seals: the epoch that this node leads now; None when it does not."""
         context = self.context
-        if not following.able or (
-            context.voter.watch.binding_seconds(self._loop.time()) and not await context.primary_is_gone()
-        ):
+        if not following.able or not await self._primary_lets_go():
             return None
         over_rpc = seal_over_rpc(context.peers.stub)
 
         async def ask(voter: str, request: pb.SealRequest) -> pb.SealResponse:
             return await (context.voter.seal(request) if voter == context.node_id else over_rpc(voter, request))
 
+        self._begun.clear()
         await following.pause()  # The log must not grow while the voters are asked.
         try:
             async with asyncio.timeout(context.configuration.election.failure_timeout_seconds):
@@ -248,11 +282,26 @@ class GroupMember:
         )
         self.elections_lost += 1
         log.info("not elected", group=context.group, reason=self.not_elected)
+        self._begun.set()
         following.resume()
         return None
 
-    async def _lead(self, epoch: int, unlogged: frozenset[int]) -> None:
-        leading = self.leading = LeadingGroup(self.context, self._registry, epoch, unlogged)
+    async def _primary_lets_go(self) -> bool:
+        """Whether no lease of the present primary binds this node any more."""
+        voter = self.context.voter
+        if not voter.watch.binding_seconds(self._loop.time()) or await self.context.primary_is_gone():
+            return True
+        # A primary that hands over tells the supervisor and its standbys at once: either may hear first.
+        return await voter.released(RELEASE_SECONDS)
+
+    async def _lead(
+        self, epoch: int, unlogged: frozenset[int], close_standby: Callable[[], Awaitable[None]]
+    ) -> None:
+        async def begun() -> None:
+            self._begun.set()
+            await close_standby()
+
+        leading = self.leading = LeadingGroup(self.context, self._registry, epoch, unlogged, on_begun=begun)
         self._hand_over = self._loop.create_future()
         term = asyncio.create_task(leading.run(), name=f"lead group {self.context.group}")
         try:
@@ -262,9 +311,9 @@ class GroupMember:
             if hand_over.done() and not term.done():
                 request = hand_over.result()
                 await leading.hand_over(request.to)
-                self.context.voter.watch.released()
+                self.context.voter.release()
                 # At once: the successor need not wait for this node to close its shards.
-                self._sealed_epoch = 0
+                self.sealed_epoch = 0
                 self._on_news()
             else:
                 ended = await term
@@ -272,7 +321,7 @@ class GroupMember:
                 if ended.disk_failed:
                     self._unable_until = self._loop.time() + DISK_TROUBLE_SECONDS
         finally:
-            self._sealed_epoch = 0
+            self.sealed_epoch = 0
             term.cancel()
             await asyncio.gather(term, return_exceptions=True)
             await leading.stop()

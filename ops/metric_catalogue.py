@@ -161,6 +161,9 @@ SESSIONS_LIVE = _define("sessions_live", "gauge", "", "Sessions in memory.")
 SESSIONS_BYTES = _define("sessions_memory_bytes", "gauge", "", "Memory of the transcripts of live sessions.")
 SESSION_LOADS = _define("session_loads", "counter", "", "Sessions brought into memory from their shard.")
 SESSION_EVICTIONS = _define("session_evictions", "counter", "reason", "Sessions that left memory.")
+REPEATED_APPENDS = _define(
+    "repeated_appends", "counter", "", "Appends whose idempotency key was used before; they added nothing."
+)
 SUBSCRIBERS = _define("subscribers", "gauge", "", "Open subscriptions.")
 
 SHARD_READS = _define("shard_reads", "counter", "", "Reads of shard files, lists and transcripts; not SQL.")

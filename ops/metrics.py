@@ -199,6 +199,7 @@ def _session_samples(sessions: SessionsSnapshot) -> Iterator[Sample]:
     yield catalogue.SESSION_LOADS, (), sessions.loads
     for reason, count in sessions.evictions_by_reason.items():
         yield catalogue.SESSION_EVICTIONS, (reason,), count
+    yield catalogue.REPEATED_APPENDS, (), sessions.repeated_appends
     yield catalogue.SUBSCRIBERS, (), sessions.subscribers
 
 

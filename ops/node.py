@@ -24,6 +24,10 @@ from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
 from agent_core.rpc.session_pb2_grpc import add_SessionsServicer_to_server
+from agent_core.rpc.workspace_pb2_grpc import (
+    add_WorkspaceReadingServicer_to_server,
+    add_WorkspaceWritingServicer_to_server,
+)
 from agent_core.transport import server_options, stop_server
 from ops.administration import AdministrationService
 from ops.cluster_routes import cluster_routes
@@ -42,11 +46,16 @@ from primary.loader import SessionLoader
 from primary.registry import ResidencySettings, SessionRegistry
 from primary.service import SessionsService
 from primary.unlogged import log_unlogged
+from primary.workspace.forwarding import ForwardingWorkspaces
+from primary.workspace.service import WorkspaceService
 from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
 from replica.reading.sql.limits import SqlLimits
+from replica.reading.workspace.http import document_routes
+from replica.reading.workspace.reading import DocumentReading
+from replica.reading.workspace.service import WorkspaceReadingService
 
 if TYPE_CHECKING:
     from agent_core.open_telemetry import OpenTelemetryTracer
@@ -68,15 +77,7 @@ def run(configuration: NodeConfiguration) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     version = check_build()
     log.info("node starts", sqlite=version, data=str(configuration.node.data_directory))
-    identity = Identity(
-        cluster_id=configuration.cluster.id,
-        node_id=configuration.node.id,
-        shard_count=configuration.cluster.shard_count,
-        shard_group_count=configuration.cluster.shard_group_count,
-        voters=tuple(sorted(node.node_id for node in configuration.cluster_map.voters())),
-        raft_members=tuple(sorted(entry.id for entry in configuration.nodes if entry.raft is not None)),
-    )
-    with DataDirectory.claim(configuration.node.data_directory, identity):
+    with DataDirectory.claim(configuration.node.data_directory, Identity.of(configuration)):
         # What start-up made lives as long as the process: the collector need not look at it again and again.
         gc.freeze()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -150,12 +151,13 @@ class Node:
                 peers=peers,
                 positions=positions,
                 view=view,
-                readers_away=reading.pool.away,
+                pool=reading.pool,
                 executor=executor,
                 tracer=tracer,
             )
             stack.callback(context.log.close)
-            await asyncio.to_thread(log_unlogged, directory, layout, group, context.log)
+            led_epoch = context.voter.promise.given_to(configuration.node.id)
+            await asyncio.to_thread(log_unlogged, directory, layout, group, context.log, led_epoch=led_epoch)
             self._members[group] = GroupMember(context, registry, on_news=control.attending.news)
         server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)
@@ -175,6 +177,7 @@ class Node:
             stub_of=peers.sessions,
         )
         add_SessionsServicer_to_server(forwarding, server)
+        self._serve_workspaces(server, registry, reading, view, peers)
         add_ReplicationServicer_to_server(ReplicationService(self._members), server)
         add_ControlServicer_to_server(control.service, server)
         administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
@@ -185,8 +188,12 @@ class Node:
             return view.placement(group).primary or ""
 
         routes = APIRouter()
-        routes.include_router(reading_routes(reading))
-        routes.include_router(cluster_routes(self._state.snapshot, self._cluster, primary_name))
+        for of_part in (
+            reading_routes(reading),
+            document_routes(DocumentReading(reading)),
+            cluster_routes(self._state.snapshot, self._cluster, primary_name),
+        ):
+            routes.include_router(of_part)
         app = build_app(
             self._state.snapshot,
             routes=routes,
@@ -203,12 +210,27 @@ class Node:
         sweep = asyncio.create_task(registry.sweep(), name="session sweep")
         stack.push_async_callback(_cancel, [sweep])
 
+    def _serve_workspaces(
+        self, server: grpc.aio.Server, registry: SessionRegistry, reading: Reading, view: MapView, peers: Peers
+    ) -> None:
+        layout = self._cluster.layout
+        group = layout.group_of(layout.workspace_shard)
+        writing = ForwardingWorkspaces(
+            WorkspaceService(registry, layout, self._configuration.cluster.acknowledgement),
+            lambda: self._primary_of(view, group),
+            peers.workspaces,
+        )
+        add_WorkspaceWritingServicer_to_server(writing, server)
+        add_WorkspaceReadingServicer_to_server(WorkspaceReadingService(DocumentReading(reading)), server)
+
     def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
         """The other node that leads a group; None while this one does, or nobody."""
-        primary = view.placement(group).primary
-        if primary is None or primary == self._configuration.node.id or self._members[group].leading is not None:
+        placement = view.placement(group)
+        if placement.primary is None or placement.primary == self._configuration.node.id:
             return None
-        return self._cluster.node(primary)
+        if self._members[group].sealed_epoch > placement.epoch:
+            return None
+        return self._cluster.node(placement.primary)
 
     def _age_of(self, group: int) -> float:
         return self._members[group].age_seconds

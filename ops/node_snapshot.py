@@ -222,6 +222,7 @@ class SessionsSnapshot:
         memory_bytes: What their transcripts take.
         loads: Sessions that were brought into memory from their shard.
         evictions_by_reason: Sessions that left it, by "idle" or "memory".
+        repeated_appends: Appends whose idempotency key was used before; they added nothing.
         subscribers: Open subscriptions.
     """
 
@@ -229,6 +230,7 @@ class SessionsSnapshot:
     memory_bytes: int = 0
     loads: int = 0
     evictions_by_reason: Mapping[str, int] = field(default_factory=dict)
+    repeated_appends: int = 0
     subscribers: int = 0
 
 

@@ -99,14 +99,15 @@ class NodeState:
                 memory_bytes=self._registry.memory_bytes,
                 loads=counters.loads,
                 evictions_by_reason={"idle": counters.evictions_idle, "memory": counters.evictions_memory},
+                repeated_appends=counters.repeated_appends,
                 subscribers=self._registry.subscribers,
             ),
             reads=ReadsSnapshot(
                 shard_reads=self._reading.pool.reads,
                 failed_shard_reads=self._reading.pool.failures,
                 position_timeouts=self._reading.applied.timeouts,
-                sql_queries=self._reading.sql_workers.queries + self._reading.whole_workers.queries,
-                sql_workers_stopped=self._reading.sql_workers.killed + self._reading.whole_workers.killed,
+                sql_queries=sum(workers.queries for workers in self._reading.workers),
+                sql_workers_stopped=sum(workers.killed for workers in self._reading.workers),
             ),
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc.aio import ServicerContext
 
-from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, Unavailable
+from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, Unavailable, WrongCluster
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.replication_pb2_grpc import ReplicationServicer
 from agent_core.rpc_errors import abort
@@ -31,6 +31,7 @@ class ReplicationService(ReplicationServicer):
             first = await anext(request_iterator, None)
             if first is None or not first.HasField("hello"):
                 raise InvalidRequest("a stream begins with a hello")
+            await self._member(first.hello.group).begun()
             streams = self._group(first.hello.group).streams
             if streams is None:
                 raise Unavailable(f"group {first.hello.group} is not led from here yet")
@@ -63,6 +64,21 @@ class ReplicationService(ReplicationServicer):
             await abort(context, error)
         except OSError as error:
             await abort(context, Unavailable(f"the promise could not be made durable: {error}"))
+
+    async def Prepare(  # noqa: N802 - the name in the proto
+        self, request: pb.PrepareRequest, context: ServicerContext[Any, Any]
+    ) -> pb.PrepareResponse:
+        """The group's primary will hand over to this node."""
+        try:
+            member = self._member(request.group)
+            if request.cluster_id != member.context.cluster.cluster_id:
+                raise WrongCluster(
+                    f"cluster_id is {request.cluster_id!r}; this node is of cluster "
+                    f"{member.context.cluster.cluster_id!r}"
+                )
+            return pb.PrepareResponse(prepared=await member.prepare(request.session_ids))
+        except HeadwaterError as error:
+            await abort(context, error)
 
     def _group(self, group: int) -> LeadingGroup:
         leading = self._member(group).leading

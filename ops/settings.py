@@ -121,7 +121,7 @@ class StorageSection(Section):
 
     segment_mib: int = Field(default=64, ge=1, le=1024)
     log_retention_mib: Mebibytes = 1024
-    log_tail_mib: Mebibytes = 64
+    log_tail_mib: Mebibytes = 32
     checkpoint_mib: Mebibytes = 8
 
     @model_validator(mode="after")

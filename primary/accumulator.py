@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from primary.group_database import Transaction
-from primary.mutation import Append, Mutation
+from primary.mutation import Append, Mutation, SessionMutation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Accumulator:
             count += 1
             if isinstance(mutation, Append):
                 mutation.actor.number(mutation)
-            by_shard.setdefault(mutation.actor.shard, []).append(mutation)
+            by_shard.setdefault(mutation.shard, []).append(mutation)
         self.size_bytes -= size
         return [Transaction(shard, mutations) for shard, mutations in by_shard.items()]
 
@@ -75,8 +75,10 @@ class Accumulator:
         while self._waiting and self._waiting[0].expires_at <= now:
             taken.append(self._waiting.popleft())
         if taken and self._waiting:
-            expired = {mutation.actor for mutation in taken}
-            taken += [mutation for mutation in self._waiting if mutation.actor in expired]
-            self._waiting = deque(mutation for mutation in self._waiting if mutation.actor not in expired)
+            expired = {mutation.actor for mutation in taken if isinstance(mutation, SessionMutation)}
+            waiting, self._waiting = self._waiting, deque()
+            for mutation in waiting:
+                behind = isinstance(mutation, SessionMutation) and mutation.actor in expired
+                (taken if behind else self._waiting).append(mutation)
         self.size_bytes -= sum(mutation.size_bytes for mutation in taken)
         return taken

@@ -1,28 +1,25 @@
 """A live session: its transcript in memory, changed in one place only.
 
-An append costs the same whatever the transcript's length: one look into a set for the idempotency key, one
-mutation to queue, and, once it is safe, one item more in a list.
+An append costs the same whatever the transcript's length: one look into a hash table for the idempotency key, one
+mutation to queue, and, once it is safe, a few bytes more at the end of a buffer.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import xxhash
+from itertools import islice
 
 from agent_core.rpc.session_pb2 import Entry, Session
+from primary import key_index, transcript
+from primary.key_index import KeyIndex
 from primary.mutation import Append
+from primary.transcript import Transcript
 
-ENTRY_OVERHEAD_BYTES = 160
-"""What an entry costs in memory beyond its encoded form: the object, its list slot, its key's hash."""
-SESSION_OVERHEAD_BYTES = 2048
-
-
-def key_hash(idempotency_key: str) -> int:
-    """64 bits that stand for a key in memory; the entry itself settles a collision."""
-    return xxhash.xxh3_64_intdigest(idempotency_key.encode())
+ENTRY_OVERHEAD_BYTES = key_index.ENTRY_OVERHEAD_BYTES + transcript.ENTRY_OVERHEAD_BYTES
+"""What an entry costs in memory beyond its encoded form."""
+SESSION_OVERHEAD_BYTES = 6 << 10
+"""What a session costs without entries: its objects, and what its last buffer holds ahead."""
 
 
 @dataclass(slots=True)
@@ -47,8 +44,7 @@ class SessionActor:
     """
 
     __slots__ = (
-        "_hashes",
-        "_known",
+        "_keys",
         "_numbered",
         "_on_their_way",
         "_transcript",
@@ -61,9 +57,7 @@ class SessionActor:
         "used_at",
     )
 
-    def __init__(
-        self, session: Session, shard: int, group: int, row: int = 0, entries: Iterable[Entry] = ()
-    ) -> None:
+    def __init__(self, session: Session, shard: int, group: int, row: int = 0) -> None:
         self.session = session
         self.shard = shard
         self.group = group
@@ -72,13 +66,9 @@ class SessionActor:
         self.memory_bytes = SESSION_OVERHEAD_BYTES
         self.outstanding = 0
         self._numbered = 0
-        self._transcript: list[bytes] = []
-        # The key's hash of each entry by seq - 1, 0 for none: `array` finds the seq when the set has a hit.
-        self._hashes = array("Q")
-        self._known: set[int] = set()
+        self._transcript = Transcript()
+        self._keys = KeyIndex()
         self._on_their_way: dict[str, Append] = {}
-        for entry in entries:
-            self._remember(entry)
 
     @property
     def visible_seq(self) -> int:
@@ -95,17 +85,10 @@ class SessionActor:
         on_its_way = self._on_their_way.get(idempotency_key)
         if on_its_way is not None:
             return Repeated(on_its_way=on_its_way)
-        digest = key_hash(idempotency_key)
-        if digest not in self._known:
-            return None
-        start = 0
-        while True:
-            try:
-                start = self._hashes.index(digest, start) + 1
-            except ValueError:
-                return None  # another key with the same hash
-            if self.entry(start).idempotency_key == idempotency_key:
-                return Repeated(seq=start)
+        for seq in self._keys.candidates(idempotency_key):
+            if self.entry(seq).idempotency_key == idempotency_key:
+                return Repeated(seq=seq)
+        return None
 
     def queued(self, append: Append) -> None:
         """An append was handed to the writer."""
@@ -142,6 +125,11 @@ class SessionActor:
             )
         )
 
+    def remember(self, entries: Iterable[Entry]) -> None:
+        """Take in what the shard holds of the session, behind what is known already."""
+        for entry in entries:
+            self._remember(entry)
+
     def entry(self, seq: int) -> Entry:
         """A visible entry."""
         return Entry.FromString(self._transcript[seq - 1])
@@ -150,7 +138,7 @@ class SessionActor:
         """Visible entries behind a cursor: at least one if there is one, else as many as both limits allow."""
         taken: list[Entry] = []
         size = 0
-        for encoded in self._transcript[after_seq : after_seq + limit]:
+        for encoded in islice(self._transcript.since(after_seq), limit):
             size += len(encoded)
             if taken and size > limit_bytes:
                 break
@@ -160,10 +148,7 @@ class SessionActor:
     def _remember(self, entry: Entry) -> None:
         encoded = entry.SerializeToString()
         self._transcript.append(encoded)
-        digest = key_hash(entry.idempotency_key) if entry.idempotency_key else 0
-        self._hashes.append(digest)
-        if digest:
-            self._known.add(digest)
+        self._keys.append(entry.idempotency_key)
         self.memory_bytes += len(encoded) + ENTRY_OVERHEAD_BYTES
         self.session.entry_count = len(self._transcript)
         self.session.updated_at_ms = max(self.session.updated_at_ms, entry.created_at_ms)

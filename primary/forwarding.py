@@ -84,9 +84,7 @@ class ForwardingSessions(SessionsServicer):
         stub = self._stub(request.session.session_id, context)
         if stub is None:
             return await self._local.CreateSession(request, context)
-        return await _forward(
-            stub.CreateSession, request, CreateSessionResponse, context, unanswered=OutcomeUnknown
-        )
+        return await forward(stub.CreateSession, request, CreateSessionResponse, context, unanswered=OutcomeUnknown)
 
     async def GetSession(  # noqa: N802 - the name in the proto
         self, request: GetSessionRequest, context: ServicerContext[GetSessionRequest, GetSessionResponse]
@@ -95,7 +93,7 @@ class ForwardingSessions(SessionsServicer):
         stub = self._stub(request.session_id, context)
         if stub is None:
             return await self._local.GetSession(request, context)
-        return await _forward(stub.GetSession, request, GetSessionResponse, context, unanswered=Unavailable)
+        return await forward(stub.GetSession, request, GetSessionResponse, context, unanswered=Unavailable)
 
     async def ListSessions(  # noqa: N802 - the name in the proto
         self, request: ListSessionsRequest, context: ServicerContext[ListSessionsRequest, ListSessionsResponse]
@@ -110,7 +108,7 @@ class ForwardingSessions(SessionsServicer):
         stub = self._stub(request.session_id, context)
         if stub is None:
             return await self._local.GetTranscript(request, context)
-        return await _forward(stub.GetTranscript, request, GetTranscriptResponse, context, unanswered=Unavailable)
+        return await forward(stub.GetTranscript, request, GetTranscriptResponse, context, unanswered=Unavailable)
 
     async def Append(  # noqa: N802 - the name in the proto
         self, request: AppendRequest, context: ServicerContext[AppendRequest, AppendResult]
@@ -119,7 +117,7 @@ class ForwardingSessions(SessionsServicer):
         stub = self._stub(request.session_id, context)
         if stub is None:
             return await self._local.Append(request, context)
-        return await _forward(stub.Append, request, AppendResult, context, unanswered=OutcomeUnknown)
+        return await forward(stub.Append, request, AppendResult, context, unanswered=OutcomeUnknown)
 
     async def AppendStream(  # noqa: N802 - the name in the proto
         self,
@@ -295,7 +293,7 @@ def _failures(request_ids: Iterable[int], error: HeadwaterError) -> AppendResult
     )
 
 
-async def _forward(
+async def forward(
     method: Any,  # noqa: ANN401 - one of the stub's methods, each with types of its own
     request: Message,
     response_type: type[Response],
@@ -303,6 +301,7 @@ async def _forward(
     *,
     unanswered: type[HeadwaterError],
 ) -> Response:
+    """Make a call at another node, and hand its error on; one that it did not answer becomes `unanswered`."""
     try:
         response = await method(request, timeout=context.time_remaining(), metadata=FORWARDED)
     except grpc.aio.AioRpcError as error:

@@ -7,6 +7,7 @@ and a checkpoint of one shard never overlap.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from primary.capture import CapturedTransaction, WalCapture
 from primary.mutation import Append, Creation, Mutation
+from primary.workspace.document_changes import DocumentChanges
+from primary.workspace.document_tables import change_documents
 
 INSERT_ENTRY = "INSERT INTO entries (session, seq, kind, created_at, idempotency_key, payload) VALUES "
 VALUES_PER_ENTRY = 6
@@ -116,6 +119,7 @@ class GroupDatabase:
     group: int
     epoch: int
     checkpoint_bytes: int
+    workspace_shard: int
     shards: dict[int, ShardState] = field(default_factory=dict)
     _codec: RecordCodec = field(default_factory=RecordCodec)
     _unlogged: bytes = b""
@@ -134,11 +138,14 @@ class GroupDatabase:
     ) -> GroupDatabase:
         """Open every shard of the group; new ones are made. Nothing is written before `begin_epoch`.
 
+        Whoever applied to the shards until now may still have them open, as long as it writes no more. It should:
+        its closing then is not the last one of a shard, with which SQLite would empty the WAL.
+
         Raises:
             DatabaseError: A shard cannot be opened.
             ShardDamaged: A shard belongs to another place than its name says.
         """
-        database = cls(log, group, epoch, checkpoint_bytes, _last_lsn=log.last.lsn)
+        database = cls(log, group, epoch, checkpoint_bytes, layout.workspace_shard, _last_lsn=log.last.lsn)
         try:
             for shard in layout.shards_of(group):
                 path = shard_path(data_directory, layout.shard_file_name(shard))
@@ -211,27 +218,30 @@ class GroupDatabase:
     def begin_epoch(self, cluster_id: str, unlogged_shards: Collection[int] = ()) -> EpochBeginning:
         """Log the record that opens this epoch, and what a new primary owes its standbys.
 
-        With the opening record everything before it counts as committed. Then come a reset for each shard that
-        holds what the log does not, and the missing migrations, as transactions like any other.
+        With the opening record everything before it counts as committed. Then come the missing migrations, as
+        transactions like any other, and a reset for each shard that holds what the log does not.
 
         Resets are closed by a second epoch record. A standby acknowledges a reset before its resync, and nothing
         behind it: so a majority that holds the closing record has its resyncs behind it, and a resync that
-        this majority needs never meets a client's write that is not committed yet.
+        this majority needs never meets a transaction behind the reset that is not committed yet.
         """
         opening = self._append_bare(RecordKind.EPOCH, 0, _now_ms())
-        for shard in sorted(unlogged_shards):
-            self._reset(self.shards[shard])
-        for state in self.shards.values():
-            if schema_version(state.connection) < SCHEMA_VERSION:
+        for shard, state in self.shards.items():
+            if shard not in unlogged_shards and schema_version(state.connection) < SCHEMA_VERSION:
                 self._migrate(state, cluster_id)
+        for shard in sorted(unlogged_shards):
+            self._reset(self.shards[shard], cluster_id)
         if unlogged_shards:
             self._append_bare(RecordKind.EPOCH, 0, _now_ms())
         self.log.sync()
         return EpochBeginning(opening.lsn, self._last_lsn)
 
     def close(self) -> None:
-        """Close every shard; SQLite checkpoints what no reader holds."""
+        """Close every shard, after a checkpoint of what no reader holds."""
         for state in self.shards.values():
+            # Closing would checkpoint too, but sqlean holds the interpreter's lock while it closes.
+            with contextlib.suppress(DatabaseError):
+                state.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             state.capture.close()
             state.connection.close()
 
@@ -242,14 +252,16 @@ class GroupDatabase:
         self._last_lsn = position.lsn
         return position
 
-    def _reset(self, state: ShardState) -> None:
-        """Tell standbys to resync a shard when they get here.
+    def _reset(self, state: ShardState, cluster_id: str) -> None:
+        """Tell standbys to resync a shard when they get here; what is missing of the schema comes with it.
 
         The shard's own new position is checkpointed first, so a log with the record means a shard with it.
         """
         now = _now_ms()
         state.position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("BEGIN IMMEDIATE")
+        if schema_version(state.connection) < SCHEMA_VERSION:
+            migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
         set_position(state.connection, state.position, now)
         state.connection.execute("COMMIT")
         _captured(state)
@@ -260,7 +272,12 @@ class GroupDatabase:
         now = _now_ms()
         position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("BEGIN IMMEDIATE")
-        migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
+        migrate(
+            state.connection,
+            cluster_id=cluster_id,
+            shard=state.shard,
+            is_workspace=state.shard == self.workspace_shard,
+        )
         set_position(state.connection, position, now)
         state.connection.execute("COMMIT")
         captured = _captured(state)
@@ -307,9 +324,8 @@ def _open_shard(path: Path, shard: int, checkpoint_bytes: int) -> ShardState:
         (tail,) = connection.execute(
             "SELECT coalesce(max(id), 0) + 1 - (SELECT first_entry FROM entry_tail) FROM entries"
         ).fetchone()
-    # An empty WAL is where capturing starts best; a reader that holds it back only costs a longer scan.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    capture = WalCapture(path.with_name(path.name + "-wal"))
+    # No checkpoint: its fsyncs, one shard after the other, would keep every writer of the group waiting.
+    capture = WalCapture(path.with_name(path.name + "-wal"), in_use=True)
     checkpointed = position.lsn if capture.wal_bytes == 0 else 0
     return ShardState(shard, path, connection, capture, position, tail, checkpointed, checkpoint_bytes)
 
@@ -333,7 +349,9 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
     values: list[object] = []
     rows = 0
     for mutation in mutations:
-        if isinstance(mutation, Append):
+        if isinstance(mutation, DocumentChanges):
+            mutation.outcomes = change_documents(state.connection, mutation.workspace, mutation.changes, now)
+        elif isinstance(mutation, Append):
             values += (
                 mutation.actor.row,
                 mutation.seq,
@@ -344,7 +362,7 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
             )
             rows += 1
         else:
-            assert isinstance(mutation, Creation), "the only two mutations"
+            assert isinstance(mutation, Creation), "the only three mutations"
             session = mutation.actor.session
             cursor = execute(
                 INSERT_SESSION,

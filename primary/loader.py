@@ -20,11 +20,11 @@ SESSION = (
 )
 FOLDED = (
     "SELECT e.seq, e.kind, e.payload, e.created_at, e.idempotency_key"
-    " FROM entry_index i JOIN entries e ON e.id = i.entry WHERE i.session = ? ORDER BY i.seq"
+    " FROM entry_index i JOIN entries e ON e.id = i.entry WHERE i.session = ? AND i.seq > ? ORDER BY i.seq"
 )
 TAIL = (
     "SELECT seq, kind, payload, created_at, idempotency_key FROM entries"
-    " WHERE id >= (SELECT first_entry FROM entry_tail) AND session = ? ORDER BY id"
+    " WHERE id >= (SELECT first_entry FROM entry_tail) AND session = ? AND seq > ? ORDER BY id"
 )
 
 CACHE_KIB = 256
@@ -39,8 +39,12 @@ class SessionLoader:
     layout: ShardLayout
     _connections: dict[int, Connection] = field(default_factory=dict)
 
-    def load(self, session_id: str) -> SessionActor | None:
+    def load(self, session_id: str, prepared: SessionActor | None = None) -> SessionActor | None:
         """The session as its shard has it; None when there is none.
+
+        Args:
+            session_id: The session.
+            prepared: The same session as it was before: only what was appended since is read.
 
         Raises:
             DatabaseError: The shard cannot be read.
@@ -53,30 +57,12 @@ class SessionLoader:
             self._connections[shard] = connection
         connection.execute("BEGIN")
         try:
-            row = connection.execute(SESSION, (session_id,)).fetchone()
-            if row is None:
-                return None
-            session = Session(
-                session_id=row[1],
-                workspace=row[2],
-                title=row[3],
-                status=row[4],
-                provider=row[5],
-                model=row[6],
-                parent_session_id=row[7],
-                created_at_ms=row[8],
-                updated_at_ms=row[8],
-                metadata_json=row[9].encode(),
-            )
-            rows = connection.execute(FOLDED, row[:1]).fetchall()
-            rows += connection.execute(TAIL, row[:1]).fetchall()
+            if prepared is None:
+                return read_session(connection, session_id, shard, self.layout.group_of(shard))
+            read_on(connection, prepared)
+            return prepared
         finally:
             connection.execute("COMMIT")
-        entries = (
-            Entry(seq=seq, kind=kind, payload_json=payload.encode(), created_at_ms=created, idempotency_key=key)
-            for seq, kind, payload, created, key in rows
-        )
-        return SessionActor(session, shard, self.layout.group_of(shard), row[0], entries)
 
     def release(self, group: int) -> None:
         """Close the connections to a group's shards, whose files may be replaced from now on."""
@@ -90,3 +76,43 @@ class SessionLoader:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+
+
+def read_session(connection: Connection, session_id: str, shard: int, group: int) -> SessionActor | None:
+    """The session as a shard has it, within one snapshot; None when there is none.
+
+    Raises:
+        DatabaseError: The shard cannot be read.
+    """
+    row = connection.execute(SESSION, (session_id,)).fetchone()
+    if row is None:
+        return None
+    session = Session(
+        session_id=row[1],
+        workspace=row[2],
+        title=row[3],
+        status=row[4],
+        provider=row[5],
+        model=row[6],
+        parent_session_id=row[7],
+        created_at_ms=row[8],
+        updated_at_ms=row[8],
+        metadata_json=row[9].encode(),
+    )
+    actor = SessionActor(session, shard, group, row[0])
+    read_on(connection, actor)
+    return actor
+
+
+def read_on(connection: Connection, actor: SessionActor) -> None:
+    """Bring an actor that nobody uses yet up to what its shard holds.
+
+    Raises:
+        DatabaseError: The shard cannot be read.
+    """
+    behind = (actor.row, actor.visible_seq)
+    for statement in (FOLDED, TAIL):
+        actor.remember(
+            Entry(seq=seq, kind=kind, payload_json=payload.encode(), created_at_ms=created, idempotency_key=key)
+            for seq, kind, payload, created, key in connection.execute(statement, behind).fetchall()
+        )

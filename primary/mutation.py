@@ -27,10 +27,11 @@ class OutcomeSink(Protocol):
 
 
 class Mutation:
-    """One change of one session.
+    """One change of one shard.
 
     Attributes:
-        actor: The session's actor.
+        shard: The shard that it changes …
+        group: … and the group that the shard belongs to.
         acknowledgement: What must hold before the caller is told that its write is safe.
         size_bytes: What it counts for in queues and batches.
         seq: The entry's number; 0 until the batch that writes it is closed, and for a creation.
@@ -38,17 +39,20 @@ class Mutation:
         expires_at: When whoever waits is told that it took too long, on the event loop's clock, in seconds.
     """
 
-    __slots__ = ("acknowledgement", "actor", "expires_at", "position", "seq", "size_bytes", "waiters")
+    __slots__ = ("acknowledgement", "expires_at", "group", "position", "seq", "shard", "size_bytes", "waiters")
 
     def __init__(
         self,
-        actor: SessionActor,
         size_bytes: int,
         acknowledgement: Acknowledgement,
         sink: OutcomeSink,
         request_id: int,
+        *,
+        shard: int,
+        group: int,
     ) -> None:
-        self.actor = actor
+        self.shard = shard
+        self.group = group
         self.acknowledgement = acknowledgement
         self.size_bytes = size_bytes
         self.seq = 0
@@ -61,7 +65,7 @@ class Mutation:
         assert self.position != START, "acknowledged before it was written"
         duplicate = False  # the first to wait made the entry; whoever joined it repeated the key
         for sink, request_id in self.waiters:
-            sink.appended(request_id, self.actor.group, self.seq, self.position, duplicate=duplicate)
+            sink.appended(request_id, self.group, self.seq, self.position, duplicate=duplicate)
             duplicate = True
         self.waiters = []
 
@@ -72,13 +76,34 @@ class Mutation:
         self.waiters = []
 
 
-class Creation(Mutation):
+class SessionMutation(Mutation):
+    """One change of one session.
+
+    Attributes:
+        actor: The session's actor.
+    """
+
+    __slots__ = ("actor",)
+
+    def __init__(
+        self,
+        actor: SessionActor,
+        size_bytes: int,
+        acknowledgement: Acknowledgement,
+        sink: OutcomeSink,
+        request_id: int,
+    ) -> None:
+        super().__init__(size_bytes, acknowledgement, sink, request_id, shard=actor.shard, group=actor.group)
+        self.actor = actor
+
+
+class Creation(SessionMutation):
     """A new session: the row in `sessions`. Its fields are the actor's session."""
 
     __slots__ = ()
 
 
-class Append(Mutation):
+class Append(SessionMutation):
     """A new entry.
 
     Attributes:

@@ -25,12 +25,15 @@ from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
 from primary.electing.lease import Lease
 from primary.loader import SessionLoader
-from primary.mutation import Append, Creation, Mutation, OutcomeSink
+from primary.mutation import Append, Creation, Mutation, OutcomeSink, SessionMutation
+from primary.succession import Succession
 from primary.writer import GroupWriter
 
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
+PREPARED_SECONDS = 10.0
+"""How long a session that was read for a hand-over is kept, should that not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,11 @@ class NewEntry:
 
 
 class SessionRegistry:
-    """Finds the actor of a session. Every method runs on the event loop."""
+    """Finds the actor of a session. Every method runs on the event loop.
+
+    Attributes:
+        succession: Groups whose primary changes at this moment.
+    """
 
     def __init__(
         self,
@@ -93,9 +100,12 @@ class SessionRegistry:
         self._settings = settings
         self._acknowledgement = acknowledgement
         self._loop = asyncio.get_running_loop()
+        self.succession = Succession()
         self._writers: dict[int, GroupWriter] = {}
         self._leases: dict[int, Lease] = {}
         self._actors: dict[str, SessionActor] = {}
+        # Sessions of groups that another node leads, read in case that it hands over to this one.
+        self._prepared: dict[str, SessionActor] = {}
         # Sessions whose actors are on their way up, and what goes on once they are there.
         self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -108,6 +118,7 @@ class SessionRegistry:
         """This node leads a group, and its epoch is open: serve its sessions, and reads while the lease lasts."""
         self._writers[group] = writer
         self._leases[group] = lease
+        self.succession.end(group)
 
     def step_down(self, group: int) -> None:
         """This node no longer leads a group: drop its actors, send its subscribers elsewhere."""
@@ -121,6 +132,32 @@ class SessionRegistry:
                 for news in listeners:
                     news.moved = True
                     news.event.set()
+
+    def in_use(self, group: int, limit: int) -> list[str]:
+        """The live sessions of a group, the most recently used first, at most `limit`."""
+        actors = [actor for actor in self._actors.values() if actor.group == group]
+        actors.sort(key=lambda actor: actor.used_at, reverse=True)
+        return [actor.session.session_id for actor in actors[:limit]]
+
+    def prepare(self, actor: SessionActor) -> bool:
+        """Keep a session that may be served from here soon; False when there is no room for it.
+
+        All its entries must be committed: when the session is asked for, only what came after them is read.
+        """
+        if self._prepared_bytes + actor.memory_bytes > self._settings.memory_budget_bytes:
+            return False
+        actor.used_at = self._loop.time()
+        self._prepared[actor.session.session_id] = actor
+        return True
+
+    @property
+    def prepared_sessions(self) -> int:
+        """How many sessions are kept for a hand-over."""
+        return len(self._prepared)
+
+    @property
+    def _prepared_bytes(self) -> int:
+        return sum(actor.memory_bytes for actor in self._prepared.values())
 
     async def release(self, group: int) -> None:
         """Close what is open of a group's shards, once this node no longer leads it."""
@@ -148,7 +185,14 @@ class SessionRegistry:
             NotPrimary: Another node leads the group; the message names it and its address.
             Unavailable: This node leads it, but not yet or not any more.
         """
-        group = self._group_of(session_id)
+        return self.group_writer(self._group_of(session_id))
+
+    def group_writer(self, group: int) -> GroupWriter:
+        """The writer of a group.
+
+        Raises:
+            HeadwaterError: As `writer`.
+        """
         writer = self._writers.get(group)
         if writer is not None:
             return writer
@@ -156,6 +200,10 @@ class SessionRegistry:
         if primary is None:
             raise Unavailable(f"group {group} has no primary at the moment")
         raise NotPrimary(f"group {group} is led by {primary.node_id} at {primary.grpc_address}")
+
+    async def settled(self, session_id: str) -> None:
+        """Wait a moment while the primary of a session's group changes from this node or to it."""
+        await self.succession.settled(self._group_of(session_id))
 
     def readable_position(self, session_id: str) -> Position:
         """The position that a read of a session's actor shows; no write that anybody was told of is missing.
@@ -188,6 +236,7 @@ class SessionRegistry:
             NotPrimary: Another node leads its group.
             Unavailable: Its shard cannot be read.
         """
+        await self.settled(session_id)
         actor = await self._find(session_id)
         if actor is None:
             raise SessionNotFound(f"there is no session {session_id!r}")
@@ -222,6 +271,7 @@ class SessionRegistry:
             HeadwaterError: As a write may fail.
         """
         session_id = session.session_id
+        await self.settled(session_id)
         writer = self.writer(session_id)
         existing = await self._find(session_id)
         while existing is None and session_id in self._waiting:  # another caller creates it just now
@@ -242,6 +292,8 @@ class SessionRegistry:
 
     def released(self, mutation: Mutation) -> None:
         """A mutation is safe: let it be seen. The group writer calls this."""
+        if not isinstance(mutation, SessionMutation):
+            return
         actor = mutation.actor
         session_id = actor.session.session_id
         if isinstance(mutation, Append):
@@ -274,6 +326,8 @@ class SessionRegistry:
 
     def evict(self, now: float) -> None:
         """Let go of actors that nobody used lately, and of the longest unused while they take too much."""
+        for session_id in [name for name, one in self._prepared.items() if one.used_at <= now - PREPARED_SECONDS]:
+            del self._prepared[session_id]
         total = 0
         for session_id, actor in list(self._actors.items()):
             if actor.used_at <= now - self._settings.idle_seconds and not actor.outstanding:
@@ -353,7 +407,8 @@ class SessionRegistry:
 
     async def _load(self, session_id: str) -> None:
         try:
-            actor = await self._loader.run(self._loader.owned.load, session_id)
+            prepared = self._prepared.pop(session_id, None)
+            actor = await self._loader.run(self._loader.owned.load, session_id, prepared)
         except (DatabaseError, ValueError) as error:
             self._answer(session_id, Unavailable(f"session {session_id!r} cannot be read: {error}"))
             return

@@ -51,7 +51,6 @@ class ResyncSource:
         active: Resyncs under way.
         receivers: The nodes that they are for, one name for each.
         served: Resyncs that reached their end.
-        hashes_received: Page hashes of receivers that were compared.
         pages_sent: Pages sent because they differed.
         bytes_received: Of requests, as serialized.
         bytes_sent: Of responses, as serialized.
@@ -90,7 +89,6 @@ class ResyncSource:
         self.active = 0
         self.receivers: list[str] = []
         self.served = 0
-        self.hashes_received = 0
         self.pages_sent = 0
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -181,7 +179,6 @@ class ResyncSource:
         seen = 0
         while (request := await self._next(requests)).WhichOneof("message") != "hashes_end":
             hashes = check_hashes(request, seen, claimed_count)
-            self.hashes_received += len(hashes)
             for first, run in _in_runs(seen + 1, hashes[: max(page_count - seen, 0)]):
                 yield first, run
             seen += len(hashes)

@@ -76,7 +76,6 @@ class StreamCounters:
     streams: int = 0
     messages: int = 0
     record_bytes: int = 0
-    resyncs_required: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -294,7 +293,6 @@ class StandbyStreams:
         progress.become_probing(now)
         if greeting.resync_required:
             progress.become_resyncing(greeting.position.lsn, now)
-            self.counters.resyncs_required += 1
         else:
             progress.become_streaming(greeting.position.lsn, now)
         log.info(

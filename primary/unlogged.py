@@ -32,8 +32,13 @@ class _Ahead:
     transaction: CapturedTransaction | None
 
 
-def log_unlogged(data_directory: Path, layout: ShardLayout, group: int, log: ReplicationLog) -> frozenset[int]:
+def log_unlogged(
+    data_directory: Path, layout: ShardLayout, group: int, log: ReplicationLog, *, led_epoch: int
+) -> frozenset[int]:
     """Log what the shards' WALs still hold past the log's end, durably; the shards that stay ahead.
+
+    Only what this node committed in the epoch that it led. A transaction of any other epoch came by a resync, or
+    merges several records: it leads the shard to the position that it names, and still is not the record of it.
 
     A shard that cannot be read is passed over.
 
@@ -49,7 +54,7 @@ def log_unlogged(data_directory: Path, layout: ShardLayout, group: int, log: Rep
                 ahead.append(found)
         for found in sorted(ahead, key=lambda one: one.position):
             follows = found.position.lsn == log.last.lsn + 1 and found.position.epoch >= log.last.epoch
-            if found.transaction is None or not follows:
+            if found.transaction is None or not follows or found.position.epoch != led_epoch:
                 left.add(found.shard)
                 continue
             record = Record(

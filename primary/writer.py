@@ -23,14 +23,12 @@ from agent_core.quorum import Acknowledgement, CommitTracker
 from primary.accumulator import Accumulator, BatchLimits
 from primary.group_database import GroupDatabase, Transaction, Written
 from primary.mutation import Append, Mutation
+from primary.pace import BatchPace
 
 log = structlog.get_logger(__name__)
 
 LOG_RETRY_SECONDS = 0.5
 EXPIRY_TICK_SECONDS = 0.05
-GATHER_MUTATIONS = 8
-"""A batch of so many does not wait for more."""
-GATHER_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ class GroupWriter:
         self._awaiting: dict[Acknowledgement, deque[Mutation]] = {
             mode: deque() for mode in Acknowledgement if mode is not self._visible_mode
         }
-        self._in_flight: deque[int] = deque()
-        self._landed = asyncio.Event()
+        self._pace = BatchPace()
+        self._writing = False
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -187,6 +185,8 @@ class GroupWriter:
             self._withdraw(mutation, Unavailable(self.failure or "the primary is stopping; nothing was written"))
             return
         mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
+        if not self.queued:
+            self._pace.first_queued(idle=not self._writing and not self._unreleased)
         self._accumulator.add(mutation)
         if self._accumulator.full:
             self._room.clear()
@@ -213,9 +213,6 @@ class GroupWriter:
             safe_lsn = self._tracker.safe_lsn(mode) if awaiting else 0
             while awaiting and awaiting[0].position.lsn <= safe_lsn:
                 self._acknowledge(awaiting.popleft())
-        while self._in_flight and self._in_flight[0] <= visible_lsn:
-            self._in_flight.popleft()
-            self._landed.set()
         if released:
             self._wake.set()
             if not self._unreleased and not self.queued:
@@ -266,18 +263,16 @@ class GroupWriter:
             self._fail_waiting(self.failure)
 
     async def _gather(self) -> None:
-        """Let more join a small batch while the last one waits for its quorum, but only for a moment.
-
-        Each batch costs a commit, an fsync and messages on every node. Where appends come one by one, faster than
-        a quorum answers, a few of them a batch cost a fraction of that, and nobody waits longer for it.
-        """
-        if self._in_flight and self.queued < GATHER_MUTATIONS:
-            self._landed.clear()
+        """Let the next batch grow for as long as the pace has it."""
+        while (seconds := self._pace.wait_seconds(self.queued, self._loop.time())) > 0:
+            self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_SECONDS):
-                    await self._landed.wait()
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
 
     async def _write_batch(self) -> None:
+        self._pace.began(self._loop.time())
+        self._writing = True
         transactions = self._accumulator.close_batch()
         if self._on_batch is not None:
             self._on_batch(transactions)
@@ -291,8 +286,7 @@ class GroupWriter:
                     mutation.fail(OutcomeUnknown("the primary failed while it wrote this; retry with the same key"))
             raise
         self._take_note(written)
-        if self._unreleased:
-            self._in_flight.append(self._unreleased[-1].position.lsn)
+        self._writing = False
         while written.log_error is not None:
             self.trouble = f"the replication log cannot be written: {written.log_error}"
             log.error("replication log refused a block", group=self.database.group, reason=str(written.log_error))

@@ -9,25 +9,27 @@ for pages only, and takes even the shard's own position from their images.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from enum import Enum
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 from agent_core.database.build import APPLIED_SCHEMA, PAGE_SIZE, Connection, DatabaseError, open_for_applying
 from agent_core.database.pages import (
-    LOCK_PAGE,
-    MAX_PAGE_COUNT,
     PageImages,
+    PageSnapshot,
     ReplicationRow,
     database_failure,
     find_replication_row,
-    images_in_frames,
+    page_digest,
 )
 from agent_core.database.wal import FRAME_SIZE
 from agent_core.errors import HeadwaterError, ShardDamaged, Unavailable, WriteFailed, WrongCluster
-from agent_core.log.record import Record, RecordKind
+from agent_core.log.record import Record
 from agent_core.position import START, Position
+from replica.merging import merged_pages, newer_than
+from replica.staging import ANY_BASE, StagedPages, discard_staged
 
 BLOCKED_CHECKPOINT_WAIT = 4
 """A blocked checkpoint is tried again after another 1/4 of the size that made it due was written."""
@@ -60,6 +62,7 @@ class ShardApplier:
         applied: The position that the file contains; None when it holds no tables, or cannot say.
         page_count: Pages of the file.
         damage: Why nothing can be applied before a resync; None: something can.
+        staged: What a resync brought that is not committed yet; nothing is applied before it is installed.
         checkpointed_lsn: What survives a power cut without the log: the lsn that the file contained when all
             of it was last known to be on disk. 0: not known.
         transactions_applied: Records applied since this was opened.
@@ -84,7 +87,9 @@ class ShardApplier:
         self._cluster_id = cluster_id
         self._wal_path = path.with_name(path.name + "-wal")
         self._connection: Connection | None = None
+        self.staged: StagedPages | None = None
         self._replacing = False
+        self._replaced = array("I")
         self._bytes_written = 0
         self._checkpoint_again_at = 0
 
@@ -100,6 +105,11 @@ class ShardApplier:
         applier = cls(path, cluster_id=cluster_id, shard=shard)
         applier._connect()
         return applier
+
+    @property
+    def holds(self) -> Position | None:
+        """What this node has of the shard for certain, whether in the file or staged beside it."""
+        return self.applied if self.staged is None else self.staged.position
 
     @property
     def readable(self) -> bool:
@@ -126,16 +136,18 @@ class ShardApplier:
         Raises:
             ShardDamaged: A record cannot be what a primary wrote, or the file is damaged; nothing was written.
             WriteFailed: SQLite refused the transaction; nothing was written.
-            Unavailable: The shard is being resynced.
+            Unavailable: The shard is being resynced, or what a resync brought is not installed yet.
         """
         connection = self._idle_connection()
+        if self.staged is not None:
+            raise Unavailable(f"shard {self.shard} waits until {self.staged.position} is committed")
         if self.damage is not None:
             raise ShardDamaged(self.damage)
-        newer = self._newer(records)
+        newer = newer_than(self.applied or START, records, self.shard)
         if not newer:
             return 0
         last = newer[-1]
-        pieces = self._pieces(newer, last.page_count)
+        pieces = merged_pages(newer, shard=self.shard, page_count=self.page_count)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for piece in pieces:
@@ -197,6 +209,7 @@ class ShardApplier:
         except DatabaseError as error:
             raise self._write_failure(error) from error
         self._replacing = True
+        self._replaced = array("I")
 
     def replace_pages(self, numbers: Sequence[int], images: bytes) -> None:
         """Write pages within the transaction of a resync.
@@ -215,6 +228,7 @@ class ShardApplier:
             self._write(connection, PageImages(images, starts))
         except DatabaseError as error:
             raise self._write_failure(error) from error
+        self._replaced.extend(numbers)
 
     def finish_replacement(self, page_count: int, position: Position) -> None:
         """Commit the transaction of a resync if it leads to this shard at `position`.
@@ -225,14 +239,7 @@ class ShardApplier:
         """
         connection = self._usable_connection()
         try:
-            # Releasing a savepoint makes SQLite read the number of pages from page 1 again. Before that it
-            # does not show the pages by which the file grew.
-            connection.execute("SAVEPOINT grown")
-            connection.execute("RELEASE grown")
-            row = find_replication_row(self._page)
-            expected = ReplicationRow(self._cluster_id, self.shard, position)
-            if row != expected:
-                raise ShardDamaged(f"shard {self.shard}: the source announced {expected}, its pages hold {row}")
+            self._check_replaced(connection, position)
             self._truncate_and_commit(connection, page_count)
         except DatabaseError as error:
             raise self._write_failure(error) from error
@@ -240,6 +247,65 @@ class ShardApplier:
         self.applied = position
         self.damage = None
         self.checkpointed_lsn = position.lsn
+        self._discard_staged()
+
+    def stage_replacement(self, page_count: int, position: Position, base: bytes) -> None:
+        """Keep what a resync has written beside the shard, durably, and leave the shard as it is for now.
+
+        Args:
+            page_count: The pages that the shard will have.
+            position: The position that it will contain.
+            base: The digest of the shard as it is, or `replica.staging.ANY_BASE`.
+
+        Raises:
+            ShardDamaged: The pages hold another shard or position; nothing is kept.
+            WriteFailed: The pages could not be read back, or not be written; what was staged before stays.
+        """
+        connection = self._usable_connection()
+        try:
+            self._check_replaced(connection, position)
+            self.staged = StagedPages.write(
+                self.path,
+                shard=self.shard,
+                position=position,
+                page_count=page_count,
+                base=base,
+                numbers=self._replaced,
+                page=self._page,
+            )
+        except DatabaseError as error:
+            raise self._write_failure(error) from error
+        except OSError as error:
+            raise WriteFailed(f"shard {self.shard}: the pages of a resync cannot be staged: {error}") from error
+        finally:
+            self.abandon_replacement()
+
+    def install_staged(self) -> None:
+        """Bring what is staged into the shard, as one transaction: it is committed now.
+
+        Raises:
+            ShardDamaged: It does not fit the shard, or was damaged: the shard needs a resync.
+            WriteFailed: The disk refused it; it stays staged.
+            Unavailable: The shard cannot be read now; it stays staged.
+        """
+        staged = self.staged
+        assert staged is not None, "there is something to install"
+        try:
+            if not self._is_installed(staged):
+                self.begin_replacement()
+                for numbers, images in staged.blocks():
+                    self.replace_pages(numbers, images)
+                self.finish_replacement(staged.page_count, staged.position)
+            else:
+                self._discard_staged()
+        except ShardDamaged as error:
+            # The file stays for now: a restart shall not take the shard for whole.
+            self.staged, self.damage = None, str(error)
+            raise
+        except OSError as error:
+            raise WriteFailed(f"shard {self.shard}: what was staged cannot be read: {error}") from error
+        finally:
+            self.abandon_replacement()
 
     def abandon_replacement(self) -> None:
         """Roll back what a resync has written; without a resync this does nothing."""
@@ -268,6 +334,7 @@ class ShardApplier:
             self._connection = None
 
     def _connect(self) -> None:
+        self._find_staged()
         try:
             self._connection = open_for_applying(self.path)
             ((page_size,),) = self._connection.execute(f"PRAGMA {APPLIED_SCHEMA}.page_size").fetchall()
@@ -292,6 +359,13 @@ class ShardApplier:
         else:
             self.checkpointed_lsn = (self.applied or START).lsn
 
+    def _find_staged(self) -> None:
+        try:
+            self.staged = StagedPages.find(self.path, self.shard)
+        except ShardDamaged as error:
+            # The shard may look whole, and still lack what was staged and acknowledged.
+            self.damage = str(error)
+
     def _check_owner(self, row: ReplicationRow) -> None:
         if (row.cluster_id, row.shard) != (self._cluster_id, self.shard):
             self.close()
@@ -299,6 +373,36 @@ class ShardApplier:
                 f"{self.path.name} is shard {row.shard} of cluster {row.cluster_id!r}; this node expects "
                 f"shard {self.shard} of cluster {self._cluster_id!r}"
             )
+
+    def _check_replaced(self, connection: Connection, position: Position) -> None:
+        # Releasing a savepoint makes SQLite read the number of pages from page 1 again. Before that it
+        # does not show the pages by which the file grew.
+        connection.execute("SAVEPOINT grown")
+        connection.execute("RELEASE grown")
+        row = find_replication_row(self._page)
+        expected = ReplicationRow(self._cluster_id, self.shard, position)
+        if row != expected:
+            raise ShardDamaged(f"shard {self.shard}: the source announced {expected}, its pages hold {row}")
+
+    def _is_installed(self, staged: StagedPages) -> bool:
+        """Whether a process before this one installed what is staged, and ended before it removed the file."""
+        if staged.base == ANY_BASE:
+            return False
+        snapshot = PageSnapshot.open(self.path)
+        try:
+            digest = page_digest(snapshot.hashes(1, snapshot.page_count))
+        finally:
+            snapshot.close()
+        if digest != staged.base and self.applied != staged.position:
+            raise ShardDamaged(f"{staged.path.name} continues another state of shard {self.shard}")
+        return digest != staged.base
+
+    def _discard_staged(self) -> None:
+        try:
+            discard_staged(self.path)
+        except OSError as error:
+            raise WriteFailed(f"what was staged for {self.path.name} cannot be removed: {error}") from error
+        self.staged = None
 
     def _end_replacement(self, connection: Connection) -> None:
         self._replacing = False
@@ -328,52 +432,6 @@ class ShardApplier:
         if self._replacing:
             raise Unavailable(f"shard {self.shard} is being resynced")
         return self._usable_connection()
-
-    def _newer(self, records: Sequence[Record]) -> list[Record]:
-        last = self.applied or START
-        newer = []
-        for record in records:
-            if record.kind is not RecordKind.TRANSACTION or record.shard != self.shard:
-                raise ShardDamaged(
-                    f"record {record.position} is a {record.kind.name} of shard {record.shard}; "
-                    f"shard {self.shard} applies its own transactions"
-                )
-            if record.position.lsn > last.lsn:
-                if record.position < last:
-                    raise ShardDamaged(f"record {record.position} follows {last} with a lower epoch")
-                newer.append(record)
-                last = record.position
-        return newer
-
-    def _pieces(self, records: Sequence[Record], page_count: int) -> list[PageImages]:
-        """The records' pages as they are after the last of them, checked.
-
-        Pages past the end are left out: the file shrank, or a cache spilled them before it did.
-        """
-        what = f"shard {self.shard}, records {records[0].position} to {records[-1].position}"
-        for record in records:
-            if not record.frames or len(record.frames) % FRAME_SIZE:
-                raise ShardDamaged(f"{what}: {len(record.frames)} bytes of frames are no multiple of {FRAME_SIZE}")
-        if not 1 <= page_count <= MAX_PAGE_COUNT:
-            raise ShardDamaged(f"{what}: page_count is {page_count}; allowed are 1 to {MAX_PAGE_COUNT}")
-        frames = b"".join([record.frames for record in records])
-        pieces = [images.within(page_count) for images in images_in_frames(frames)]
-        for piece in pieces:
-            if 0 in piece.starts or LOCK_PAGE in piece.starts:
-                raise ShardDamaged(f"{what}: page numbers 0 and {LOCK_PAGE} are never written")
-        if page_count > self.page_count:
-            self._check_growth(pieces, page_count, what)
-        return pieces
-
-    def _check_growth(self, pieces: Sequence[PageImages], page_count: int, what: str) -> None:
-        written = sum(len(piece.starts) for piece in pieces)
-        numbers = set(chain.from_iterable(piece.starts for piece in pieces)) | {LOCK_PAGE}
-        grown = range(self.page_count + 1, page_count + 1)
-        if len(grown) > written + 1 or not numbers.issuperset(grown):
-            raise ShardDamaged(
-                f"{what}: the shard would grow from {self.page_count} to {page_count} pages, "
-                "but not every new page is there"
-            )
 
     def _write(self, connection: Connection, piece: PageImages) -> None:
         piece.write(connection)

@@ -124,7 +124,6 @@ class Follower:
         self._lag.restart(shards.applied.lsn)
         shards.on_applied(self._applied)
         shards.on_resync_ordered(self._make_way)
-        voter.on_raised(self._fence)
         self._try_now = asyncio.Event()
         self._misled = False
         self._answer_by: asyncio.Timeout | None = None
@@ -144,18 +143,26 @@ class Follower:
         """For how long the primary was not heard; None when it never was."""
         return None if self._lag.heard_at is None else self._loop.time() - self._lag.heard_at
 
-    def try_now(self) -> None:
-        """There may be another primary: do not wait for the next try, nor for an answer to a hello.
+    def try_now(self, *, elsewhere: bool) -> None:
+        """There may be another primary: do not wait for the next try. A stream that works stays.
 
-        A stream that works stays.
+        Args:
+            elsewhere: Another node than the one that was asked last may be it: do not wait for its answer either.
         """
         self._backoff.reset()
         self._try_now.set()
-        if self._answer_by is not None:
+        if elsewhere and self._answer_by is not None:
             self._answer_by.reschedule(self._loop.time())
 
     async def run(self) -> None:
         """Follow until cancelled; whatever fails is tried again."""
+        self._voter.on_raised(self._fence)
+        try:
+            await self._follow_for_ever()
+        finally:
+            self._voter.off_raised(self._fence)
+
+    async def _follow_for_ever(self) -> None:
         # Leaving the block waits for what is being written: nothing touches the log once this returns.
         with ThreadPoolExecutor(1, thread_name_prefix=f"log-group-{self._group}") as log_thread:
             while True:
@@ -177,7 +184,7 @@ class Follower:
         """Take down why the stream ended."""
         self._misled = isinstance(error, NotPrimary)
         if isinstance(error, HandedOver):
-            self._voter.watch.released()
+            self._voter.release()
         self.state = FollowerState.DIVERGED if isinstance(error, Diverged) else FollowerState.CONNECTING
         if str(error) != self.reason:
             log.warning("stream ended", group=self._group, reason=str(error), state=self.state)

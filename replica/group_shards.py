@@ -110,14 +110,14 @@ class GroupShards:
         return cls(appliers, log, keeping)
 
     def survey(self) -> Survey:
-        """Look through the log for what the shards lack."""
+        """Look through the log for what the shards lack. A reset asks nothing of a shard whose resync is staged."""
         applied, complete = self._log.base, True
         resets: dict[int, int] = {}
         seen_lsn = applied.lsn
         while (block := self._log.read(seen_lsn, READ_BYTES)) is not None:
             for header, _ in headers(block.data, verify=False):
                 contained = self._contains(header)
-                if header.kind is RecordKind.RESET and not contained:
+                if header.kind is RecordKind.RESET and not self._holds(header):
                     resets.setdefault(header.shard, header.position.lsn)
                 complete = complete and contained
                 if complete:
@@ -128,10 +128,18 @@ class GroupShards:
     def apply(self, after: Position, through_lsn: int) -> Round:
         """Apply what the log holds after `after` up to `through_lsn`, or a bounded part of it.
 
+        What is staged for shards is installed first: the caller knows that it is committed, or leads.
+
         Raises:
             WriteFailed: SQLite refused a transaction; other shards may have got theirs, which the next round skips.
             LogDamaged: The log does not hold what was written.
         """
+        for applier in self.appliers.values():
+            if applier.staged is not None:
+                try:
+                    applier.install_staged()
+                except ShardDamaged as error:
+                    return Round(after, applier.shard, str(error))
         block = self._log.read(after.lsn, READ_BYTES)
         if block is None:
             return Round(after)
@@ -209,6 +217,9 @@ class GroupShards:
         if header.kind is RecordKind.EPOCH:
             return True
         return header.position.lsn <= (self.appliers[header.shard].applied or START).lsn
+
+    def _holds(self, header: RecordHeader) -> bool:
+        return header.position.lsn <= (self.appliers[header.shard].holds or START).lsn
 
 
 def _needed_after(applier: ShardApplier) -> int | None:

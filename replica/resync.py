@@ -17,7 +17,14 @@ import grpc.aio
 import zstandard
 
 from agent_core.database.build import PAGE_SIZE
-from agent_core.database.pages import LOCK_PAGE, MAX_PAGE_COUNT, PAGE_HASH_BYTES, RUN_PAGES, PageSnapshot
+from agent_core.database.pages import (
+    LOCK_PAGE,
+    MAX_PAGE_COUNT,
+    PAGE_HASH_BYTES,
+    RUN_PAGES,
+    PageSnapshot,
+    page_digest,
+)
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import ShardDamaged, Unavailable
 from agent_core.position import Position
@@ -25,6 +32,7 @@ from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc_errors import from_rpc_error
 from agent_core.stream import from_message
 from replica.apply import ShardApplier
+from replica.staging import ANY_BASE
 
 HASHES_PER_MESSAGE = 1 << 14
 """256 KiB of hashes, for 64 MiB of pages."""
@@ -57,7 +65,7 @@ class ShardResync:
         bytes_received: Of responses, as serialized.
         bytes_sent: Of requests, as serialized.
         started_anew: The file could not be read, so an empty one took its place.
-        committed: The source said that what it sent is committed.
+        committed: The source said that what it sent is committed; if not, it is staged beside the shard.
     """
 
     def __init__(
@@ -95,14 +103,15 @@ class ShardResync:
         self.bytes_sent = 0
         self.started_anew = False
         self.committed = False
+        self._base = ANY_BASE
         self._answered = asyncio.Event()
         self._over = False
 
     async def run(self, exchange: Exchange) -> Position:
-        """Make the shard equal to the source's.
+        """Make the shard equal to the source's, or, where that is not committed, stage what will make it so.
 
         Returns:
-            The position that it contains now.
+            The position that it contains, now or once that is committed.
 
         Raises:
             ShardDamaged: The source sent what no shard can hold, or not what it announced; nothing was changed.
@@ -112,6 +121,7 @@ class ShardResync:
         """
         try:
             hashes = await self._own_hashes()
+            self._base = page_digest(hashes) if hashes else ANY_BASE
             responses = exchange(self._requests(hashes))
             try:
                 return await self._receive(aiter(responses), len(hashes) // PAGE_HASH_BYTES)
@@ -171,7 +181,12 @@ class ShardResync:
                 f"the source ended the resync of shard {self._applier.shard} before all of it had come"
             )
         self.committed = incoming.committed
-        await self._thread.run(self._applier.finish_replacement, incoming.page_count, incoming.position)
+        if self.committed:
+            await self._thread.run(self._applier.finish_replacement, incoming.page_count, incoming.position)
+        else:
+            await self._thread.run(
+                self._applier.stage_replacement, incoming.page_count, incoming.position, self._base
+            )
         return incoming.position
 
     async def _each(self, responses: AsyncIterator[pb.ResyncResponse]) -> AsyncIterator[pb.ResyncResponse]:

@@ -24,6 +24,7 @@ from replica.fitness import is_ahead, why_unfit
 from replica.group_shards import GroupShards, Keeping, Round
 from replica.receiving import Reset
 from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
+from replica.staging import StagedPages
 
 log = structlog.get_logger(__name__)
 
@@ -196,10 +197,15 @@ class StandbyGroup:
 
     @property
     def visible(self) -> Position:
-        """What the shards contain, as far as it is known to be committed, by this process or by one before it.
+        """What all the shards contain, as far as it is known to be committed, by this process or by one before it.
 
-        Shards contain more where this node led: SQLite commits before a quorum does.
+        Shards contain more where this node led: SQLite commits before a quorum does. While the resync of one is
+        staged, how far they all are is not known.
         """
+        return START if self._staged() else self._settled
+
+    @property
+    def _settled(self) -> Position:
         lsn = min(self.applied.lsn, self.committed_lsn)
         epoch = self.applied.epoch if lsn == self.applied.lsn else self._log.epochs.epoch_at(lsn)
         return self._log.base if epoch is None else Position(epoch, lsn)
@@ -221,7 +227,7 @@ class StandbyGroup:
         """
         self._epoch = epoch
         for listener in self._parting_listeners:
-            listener(self.visible if shared is None else shared, epoch)
+            listener(self._settled if shared is None else shared, epoch)
         for shard in self._resets:
             self._await_commit(shard)
 
@@ -233,13 +239,13 @@ class StandbyGroup:
             self._tell_committed(Position(self._epoch, lsn))
             if self.visible != before:
                 self._notify()
-        if self.applied.lsn < self.committed_lsn:
+        if self._may_apply:
             self._wake.set()
 
     def expect_resets(self, resets: Iterable[Reset]) -> None:
         """Resets are about to be appended to the log. One that its shard contains already demands nothing."""
         for reset in resets:
-            if (self.appliers[reset.shard].applied or START).lsn < reset.lsn:
+            if (self.appliers[reset.shard].holds or START).lsn < reset.lsn:
                 self._resets.setdefault(reset.shard, reset.lsn)
                 self._await_commit(reset.shard)
 
@@ -261,9 +267,13 @@ class StandbyGroup:
 
     @property
     def complete(self) -> bool:
-        """Whether every shard is what the log says, up to where it was applied: no resync is due."""
+        """Whether the log leads every shard to its end: no resync is due, nor holds one more than the log.
+
+        What is past the log may have been brought by a resync and never be committed.
+        """
         return not self.needs_resync and all(
-            self._is_ahead(applier) or self._why_unfit(applier) is None for applier in self.appliers.values()
+            self._is_ahead(applier) or self._why_unfit(applier, resynced_in_this_epoch=False) is None
+            for applier in self.appliers.values()
         )
 
     async def bring_up(self) -> frozenset[int]:
@@ -280,7 +290,7 @@ class StandbyGroup:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         async with self._lock:
-            while self.applied.lsn < self._log.last.lsn:
+            while self._staged() or self.applied.lsn < self._log.last.lsn:
                 outcome: Round = await self._thread.run(self._thread.owned.apply, self.applied, self._log.last.lsn)
                 if outcome.resync_shard is not None:
                     raise ShardDamaged(
@@ -291,7 +301,25 @@ class StandbyGroup:
 
     def _is_ahead(self, applier: ShardApplier) -> bool:
         """Whether a shard continues the log's own last epoch, past its end."""
-        return is_ahead(applier.applied, self._log.last)
+        return is_ahead(applier.holds, self._log.last)
+
+    def _staged(self) -> dict[int, StagedPages]:
+        """What resyncs brought and is not installed yet, by shard."""
+        return {shard: one.staged for shard, one in self.appliers.items() if one.staged is not None}
+
+    @property
+    def _may_apply(self) -> bool:
+        """Whether there is something to apply, or to install. While something staged waits, nothing is."""
+        staged = self._staged().values()
+        if not all(self._is_committed(one.position) for one in staged):
+            return False
+        return bool(staged) or self.applied.lsn < self.committed_lsn
+
+    def _is_committed(self, position: Position) -> bool:
+        epochs = self._log.epochs
+        return position.lsn <= epochs.base.lsn or (
+            position.lsn <= self.committed_lsn and epochs.epoch_at(position.lsn) == position.epoch
+        )
 
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
@@ -306,7 +334,8 @@ class StandbyGroup:
     async def order_resync(self, shard: int) -> Resynced:
         """Have a shard made equal to the primary's, whatever it holds now; returns once it is.
 
-        Until then nothing is acknowledged, and readers see the old state. Who stops waiting does not call it off.
+        Until its resync nothing is acknowledged, and readers see the old state. Who stops waiting does not call it
+        off.
         """
         if shard not in self._ordered:
             self._ordered[shard] = asyncio.get_running_loop().create_future()
@@ -353,16 +382,15 @@ class StandbyGroup:
             if self.applied.lsn > to.lsn:
                 self._reached(to)
 
-    def _why_unfit(self, applier: ShardApplier) -> str | None:
-        if applier.damage is not None:
-            return applier.damage
-        if applier.shard in self._ordered:
-            return _ORDERED
-        return why_unfit(
-            applier.applied,
-            self._log.epochs,
-            resynced_in_this_epoch=self._resynced_in.get(applier.shard) == self._epoch,
-        )
+    def _why_unfit(self, applier: ShardApplier, *, resynced_in_this_epoch: bool | None = None) -> str | None:
+        if applier.staged is None:
+            if applier.damage is not None:
+                return applier.damage
+            if applier.shard in self._ordered:
+                return _ORDERED
+        if resynced_in_this_epoch is None:
+            resynced_in_this_epoch = self._resynced_in.get(applier.shard) == self._epoch
+        return why_unfit(applier.holds, self._log.epochs, resynced_in_this_epoch=resynced_in_this_epoch)
 
     async def _resync(self, shard: int) -> None:
         applier = self.appliers[shard]
@@ -377,14 +405,26 @@ class StandbyGroup:
         self.counters.resyncs += 1
         self.counters.resync_pages += resync.pages_received
         self.counters.resync_bytes += resync.bytes_received
-        log.info("resync ended", shard=shard, position=str(position), pages=resync.pages_received)
+        log.info(
+            "resync ended",
+            shard=shard,
+            position=str(position),
+            pages=resync.pages_received,
+            committed=resync.committed,
+        )
+        if resync.committed:
+            self._is_equal(shard, Resynced(position, resync.pages_received))
+            # The row of a shard that still parted from this history is of a lower epoch, and must stay unseen.
+            if not self.unfit_shards():
+                self._tell_committed(position)
+        if self._may_apply:
+            self._wake.set()
+        self._notify()
+
+    def _is_equal(self, shard: int, resynced: Resynced) -> None:
         order = self._ordered.pop(shard, None)
         if order is not None:
-            order.set_result(Resynced(position, resync.pages_received))
-        # The row of a shard that still parted from this history is of a lower epoch, and must stay unseen.
-        if resync.committed and not self.unfit_shards():
-            self._tell_committed(position)
-        self._notify()
+            order.set_result(resynced)
 
     async def _apply_for_ever(self) -> None:
         backoff = Backoff()
@@ -392,11 +432,12 @@ class StandbyGroup:
             await self._wake.wait()
             self._wake.clear()
             try:
-                while self.applied.lsn < self.committed_lsn:
+                while self._may_apply:
                     await self._apply_round()
                     self.trouble = None
                     backoff.reset()
-                for shard in self._overdue & self._resets.keys():
+                # In their order: the resync of a later one is not committed before that of an earlier one.
+                for shard in sorted(self._overdue & self._resets.keys(), key=lambda shard: self._resets[shard]):
                     await self.resync([shard])
                 self._overdue.clear()
             except (HeadwaterError, OSError) as error:
@@ -408,9 +449,16 @@ class StandbyGroup:
 
     async def _apply_round(self) -> None:
         async with self._lock:
+            if not self._may_apply:
+                return  # The log was cut meanwhile, or a resync staged something.
             shards = self._thread.owned
+            staged = self._staged()
             outcome: Round = await self._thread.run(shards.apply, self.applied, self.committed_lsn)
             self.counters.rounds += 1
+            for shard in staged.keys() - self._staged().keys() - {outcome.resync_shard}:
+                log.info("staged resync installed", shard=shard, position=str(staged[shard].position))
+                self._is_equal(shard, Resynced(staged[shard].position, staged[shard].pages))
+                self._notify()
             if outcome.applied != self.applied:
                 self._reached(outcome.applied)
             if outcome.resync_shard is not None:
@@ -429,6 +477,8 @@ class StandbyGroup:
             listener(position)
 
     def _notify(self) -> None:
+        if self._staged():
+            return
         visible = self.visible
         for listener in self._listeners:
             listener(visible)

@@ -71,7 +71,9 @@ class Voter:
         self._once_held = once_held
         self._executor = executor
         self._turn = asyncio.Lock()
+        self._released = asyncio.Event()
         self._raised: list[Callable[[int], None]] = []
+        self._promised: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self.floor = file.promise.epoch
         # Before this process there may have been another, which heard the primary until its end.
@@ -96,6 +98,29 @@ class Voter:
         """Call `listener` no more."""
         self._raised.remove(listener)
 
+    def release(self) -> None:
+        """The present primary gave up its lease: it handed over, or its process is gone."""
+        self.watch.released()
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def released(self, within_seconds: float) -> bool:
+        """Wait for the next `release`: whether it came in time."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self._released.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def on_promised(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a promise has become durable: another node may lead from now on."""
+        self._promised.append(listener)
+
+    def off_promised(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more."""
+        self._promised.remove(listener)
+
     async def seal(self, request: pb.SealRequest) -> pb.SealResponse:
         """Answer a candidate; the promise is durable when this returns.
 
@@ -117,7 +142,7 @@ class Voter:
         async with self._turn:
             answer = self._decide(question)
             if isinstance(answer, Refused) and answer.lease_seconds and await self.primary_is_gone():
-                self.watch.released()
+                self.release()
                 answer = self._decide(question)
             if isinstance(answer, Refused):
                 log.info("seal refused", group=self._group, candidate=request.candidate, reason=repr(answer))
@@ -162,3 +187,5 @@ class Voter:
             # No one was told; the present primary may go on.
             self.floor = before
             raise
+        for told in tuple(self._promised):
+            told()

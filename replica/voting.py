@@ -25,6 +25,10 @@ class Promise:
     epoch: int = 0
     candidate: str = ""
 
+    def given_to(self, node: str) -> int:
+        """The epoch, if it was promised to this node; else 0."""
+        return self.epoch if self.candidate == node else 0
+
 
 @dataclass(frozen=True, slots=True)
 class SealQuestion:

@@ -43,7 +43,8 @@ class WrittenShards:
             self.path(shard).parent.mkdir(parents=True, exist_ok=True)
             connection = self.connections[shard] = open_for_writing(self.path(shard))
         connection.execute("BEGIN IMMEDIATE")
-        migrate(connection, cluster_id=CLUSTER_ID, shard=shard)
+        is_workspace = shard == self.layout.workspace_shard
+        migrate(connection, cluster_id=CLUSTER_ID, shard=shard, is_workspace=is_workspace)
         yield connection
         self.lsns[self.layout.group_of(shard)] += 1
         set_position(connection, self.position(shard), 1000)

@@ -10,5 +10,6 @@ async with Client("127.0.0.1:7101") as client:
 from agent_core.client.client import Client
 from agent_core.client.model import Appended, CreatedSession, Entry, Session
 from agent_core.client.reader import QueryResult, Reader
+from agent_core.client.workspaces import Workspaces
 
-__all__ = ["Appended", "Client", "CreatedSession", "Entry", "QueryResult", "Reader", "Session"]
+__all__ = ["Appended", "Client", "CreatedSession", "Entry", "QueryResult", "Reader", "Session", "Workspaces"]

@@ -99,17 +99,21 @@ class AppendStream:
             await self._sendable.wait()
             address = self._endpoints.current
             acknowledged = self.queue.acknowledged
+            named = False
             try:
                 await self._converse()
             except NotPrimary as refusal:
-                self._endpoints.redirected(address, refusal)
+                named = self._endpoints.redirected(address, refusal)
             except HeadwaterError:
                 self._endpoints.failed(address)
             self.queue.disconnect()
             self._wake()
-            if self.queue.acknowledged > acknowledged:
+            served = self.queue.acknowledged > acknowledged
+            if served:
                 backoff.reset()
-            await asyncio.sleep(backoff.next_delay())
+            # A primary that served until now knows its successor; two nodes that only name each other do not.
+            if not (served and named):
+                await asyncio.sleep(backoff.next_delay())
 
     async def _converse(self) -> None:
         """Send and receive until the stream breaks.

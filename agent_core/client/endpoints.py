@@ -94,8 +94,12 @@ class Endpoints:
             self._next = (self._next + 1) % len(self._configured)
             self.current = self._configured[self._next]
 
-    def redirected(self, address: str, refusal: NotPrimary) -> None:
-        """Turn to the primary that the node at `address` named, or to the next address when it named none."""
+    def redirected(self, address: str, refusal: NotPrimary) -> bool:
+        """Turn to the primary that the node at `address` named, or to the next address when it named none.
+
+        Returns:
+            Whether it named one.
+        """
         named = primary_address(refusal)
         if (
             named is None
@@ -103,8 +107,10 @@ class Endpoints:
             or (named not in self._channels and len(self._channels) >= MAX_CHANNELS)
         ):
             self.failed(address)
-        elif address == self.current:
+            return False
+        if address == self.current:
             self.current = named
+        return True
 
     async def close(self) -> None:
         """Close every channel; calls that run end at once."""

@@ -10,6 +10,7 @@ import grpc.aio
 from agent_core.client.calls import call_unary
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Entry, Session, entry_from_wire, session_from_wire
+from agent_core.errors import InvalidRequest
 from agent_core.position import Position
 from agent_core.rpc import replication_pb2, session_pb2
 
@@ -47,24 +48,55 @@ class SessionReads:
         return session_from_wire(response.session)
 
     async def list_sessions(
-        self, *, workspace: str = "", status: str = "", model: str = "", text: str = "", page_size: int = 0
+        self,
+        *,
+        workspace: str = "",
+        status: str = "",
+        model: str = "",
+        text: str = "",
+        updated_after_ms: int = 0,
+        updated_before_ms: int = 0,
+        created_after_ms: int = 0,
+        created_before_ms: int = 0,
+        sort: str = "",
+        order: str = "",
+        page_size: int = 0,
     ) -> AsyncIterator[Session]:
-        """Every session that fits, most recently updated first, fetched page by page.
+        """Every session that fits, fetched page by page.
 
         Args:
             workspace: Only of this workspace.
             status: Only `running`, `idle` or `stopped`.
             model: Only of this model.
             text: Only with this text in the title or the session id.
+            updated_after_ms: Only updated after this moment, in milliseconds since 1970; 0: any.
+            updated_before_ms: Only updated before this moment.
+            created_after_ms: Only created after this moment.
+            created_before_ms: Only created before this moment.
+            sort: `updated`, `created` or `title`; empty: `updated`.
+            order: `asc` or `desc`; empty: the newest first, or titles from their first letter.
             page_size: Sessions per page, 1 to 1000; 0: the server's default.
 
         Raises:
-            InvalidRequest: A filter is wrong.
+            InvalidRequest: A filter or the order is wrong.
             Unavailable: No node answered in time.
         """
-        request = session_pb2.ListSessionsRequest(
-            workspace=workspace, status=status, model=model, text=text, page_size=page_size
-        )
+        try:
+            request = session_pb2.ListSessionsRequest(
+                workspace=workspace,
+                status=status,
+                model=model,
+                text=text,
+                updated_after_ms=updated_after_ms,
+                updated_before_ms=updated_before_ms,
+                created_after_ms=created_after_ms,
+                created_before_ms=created_before_ms,
+                sort=sort,
+                order=order,
+                page_size=page_size,
+            )
+        except ValueError as error:
+            raise InvalidRequest(f"a filter of the session list cannot be sent: {error}") from error
         while True:
             page = await call_unary(
                 self._endpoints,

@@ -8,21 +8,36 @@ sessions they belong to. An index on (session, seq) would dirty one page per ses
 newest entries, the *tail*, stay out of it until some hundreds have gathered and are folded in with one
 stroke, each index page then serving many entries. Readers use `entry_index` for what is folded and scan the
 short tail for the rest; the views `transcript` and `session_overview` do that for everyone. The indexes of the
-session list are over `folded_updated_at`, which only folding changes: an append touches none of them.
+session list are over `folded_updated_at`, which only folding changes: an append touches none of them. Those by
+creation and by title also hold what a list can be filtered by, so that any filter reads nothing but the index.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from agent_core.database.build import Connection
+from agent_core.database.workspace_schema import DOCUMENT_TABLES
 from agent_core.position import Position
 
 FOLD_AFTER = 256
 """Entries in the tail at which the writer folds it into the index."""
 
-MIGRATIONS: tuple[str, ...] = (
+
+class Migration(NamedTuple):
+    """One step of the layout, as statements.
+
+    Attributes:
+        everywhere: For every shard.
+        workspace: For the workspace shard, after those.
     """
+
+    everywhere: str = ""
+    workspace: str = ""
+
+
+_SESSION_TABLES = """
     CREATE TABLE replication (
         id            INTEGER PRIMARY KEY CHECK (id = 1),
         cluster_id    TEXT    NOT NULL,
@@ -91,7 +106,19 @@ MIGRATIONS: tuple[str, ...] = (
             WHERE id >= (SELECT first_entry FROM entry_tail)
             GROUP BY session
         ) tail ON tail.session = s.id;
-    """,
+"""
+
+_LIST_INDEXES = """
+    CREATE INDEX sessions_by_creation
+        ON sessions (created_at DESC, session_id, workspace, status, model, title);
+    CREATE INDEX sessions_by_title
+        ON sessions (title COLLATE NOCASE, session_id, workspace, status, model);
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(_SESSION_TABLES),
+    Migration(workspace=DOCUMENT_TABLES),
+    Migration(_LIST_INDEXES),
 )
 
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -102,11 +129,19 @@ def schema_version(connection: Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(connection: Connection, *, cluster_id: str, shard: int) -> None:
-    """Run the missing migrations; the caller holds a transaction open and sets the position in it."""
+def migrate(connection: Connection, *, cluster_id: str, shard: int, is_workspace: bool = False) -> None:
+    """Run the missing migrations; the caller holds a transaction open and sets the position in it.
+
+    Args:
+        connection: To the shard.
+        cluster_id: The cluster that it belongs to.
+        shard: Its number.
+        is_workspace: It is the workspace shard.
+    """
     done = schema_version(connection)
     for migration in MIGRATIONS[done:]:
-        for statement in migration.split(";\n"):
+        statements = migration.everywhere + (migration.workspace if is_workspace else "")
+        for statement in statements.split(";\n"):
             if statement.strip():
                 connection.execute(statement)
     if done == 0:

@@ -91,6 +91,28 @@ class WalHeader:
         return cls(big_endian, page_size, sequence, (salt_1, salt_2), checksum)
 
 
+class FrameHeader(NamedTuple):
+    """The header of one frame, as it stands there: nothing of it is checked.
+
+    Attributes:
+        page_number: Which page the frame holds.
+        page_count: The commit mark: the database's size in pages after the transaction; 0 within one.
+        salts: The run to which it belongs.
+        checksum: Of the WAL up to the frame's end.
+    """
+
+    page_number: int
+    page_count: int
+    salts: tuple[int, int]
+    checksum: Checksum
+
+    @classmethod
+    def parse(cls, frame: Buffer) -> FrameHeader:
+        """Read the header of a frame that begins with `frame`, of at least 24 bytes."""
+        page_number, page_count, *salts = _read_frame_header(frame)
+        return cls(page_number, page_count, (salts[0], salts[1]), Checksum(*_read_frame_checksum(frame)))
+
+
 class Run(NamedTuple):
     """Leading frames that belong to one transaction of the present run.
 

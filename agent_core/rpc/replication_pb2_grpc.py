@@ -49,6 +49,11 @@ class ReplicationStub:
                 request_serializer=agent__core_dot_rpc_dot_replication__pb2.SealRequest.SerializeToString,
                 response_deserializer=agent__core_dot_rpc_dot_replication__pb2.SealResponse.FromString,
                 _registered_method=True)
+        self.Prepare = channel.unary_unary(
+                '/headwater.v1.Replication/Prepare',
+                request_serializer=agent__core_dot_rpc_dot_replication__pb2.PrepareRequest.SerializeToString,
+                response_deserializer=agent__core_dot_rpc_dot_replication__pb2.PrepareResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicationServicer:
@@ -75,6 +80,13 @@ class ReplicationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Prepare(self, request, context):
+        """The group's primary will hand over to this node: it reads the sessions in use, so that they are at hand then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_ReplicationServicer_to_server(servicer, server):
                     servicer.Seal,
                     request_deserializer=agent__core_dot_rpc_dot_replication__pb2.SealRequest.FromString,
                     response_serializer=agent__core_dot_rpc_dot_replication__pb2.SealResponse.SerializeToString,
+            ),
+            'Prepare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prepare,
+                    request_deserializer=agent__core_dot_rpc_dot_replication__pb2.PrepareRequest.FromString,
+                    response_serializer=agent__core_dot_rpc_dot_replication__pb2.PrepareResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +192,33 @@ class Replication:
             '/headwater.v1.Replication/Seal',
             agent__core_dot_rpc_dot_replication__pb2.SealRequest.SerializeToString,
             agent__core_dot_rpc_dot_replication__pb2.SealResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headwater.v1.Replication/Prepare',
+            agent__core_dot_rpc_dot_replication__pb2.PrepareRequest.SerializeToString,
+            agent__core_dot_rpc_dot_replication__pb2.PrepareResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class ReplicationStub:
     """Makes one shard file equal to the source's by sending only the pages that differ."""
     Seal: _grpc.UnaryUnaryMultiCallable[_replication_pb2.SealRequest, _replication_pb2.SealResponse]
     """A voter's durable promise to follow no epoch below the sealed one."""
+    Prepare: _grpc.UnaryUnaryMultiCallable[_replication_pb2.PrepareRequest, _replication_pb2.PrepareResponse]
+    """The group's primary will hand over to this node: it reads the sessions in use, so that they are at hand then."""
 
 @_typing.type_check_only
 class ReplicationAsyncStub(ReplicationStub):
@@ -47,6 +49,8 @@ class ReplicationAsyncStub(ReplicationStub):
     """Makes one shard file equal to the source's by sending only the pages that differ."""
     Seal: _aio.UnaryUnaryMultiCallable[_replication_pb2.SealRequest, _replication_pb2.SealResponse]  # type: ignore[assignment]
     """A voter's durable promise to follow no epoch below the sealed one."""
+    Prepare: _aio.UnaryUnaryMultiCallable[_replication_pb2.PrepareRequest, _replication_pb2.PrepareResponse]  # type: ignore[assignment]
+    """The group's primary will hand over to this node: it reads the sessions in use, so that they are at hand then."""
 
 class ReplicationServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +76,13 @@ class ReplicationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replication_pb2.SealResponse, _abc.Awaitable[_replication_pb2.SealResponse]]:
         """A voter's durable promise to follow no epoch below the sealed one."""
+
+    @_abc_1.abstractmethod
+    def Prepare(
+        self,
+        request: _replication_pb2.PrepareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replication_pb2.PrepareResponse, _abc.Awaitable[_replication_pb2.PrepareResponse]]:
+        """The group's primary will hand over to this node: it reads the sessions in use, so that they are at hand then."""
 
 def add_ReplicationServicer_to_server(servicer: ReplicationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from agent_core.rpc import replication_pb2 as agent__core_dot_rpc_dot_replication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61gent_core/rpc/session.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\"\xe5\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x19\n\x11parent_session_id\x18\x07 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x08 \x01(\x03\x12\x15\n\rupdated_at_ms\x18\t \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\n \x01(\x04\x12\x15\n\rmetadata_json\x18\x0b \x01(\x0c\"h\n\x05\x45ntry\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0cpayload_json\x18\x03 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x04 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"v\n\x14\x43reateSessionRequest\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.headwater.v1.Session\x12\x36\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0e\x32\x1d.headwater.v1.Acknowledgement\"\x7f\n\x15\x43reateSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.headwater.v1.Session\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"]\n\rGroupPosition\x12\r\n\x05group\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x13\n\x0b\x61ge_seconds\x18\x03 \x01(\x01\"\x80\x01\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x0cmin_position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x04 \x01(\r\"k\n\x12GetSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.headwater.v1.Session\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"\x90\x02\n\x13ListSessionsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x32\n\rmin_positions\x18\x07 \x03(\x0b\x32\x1b.headwater.v1.GroupPosition\x12\x0f\n\x07wait_ms\x18\x08 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\t \x01(\r\x12\x18\n\x10updated_after_ms\x18\n \x01(\x03\x12\x19\n\x11updated_before_ms\x18\x0b \x01(\x03\"\x88\x01\n\x14ListSessionsResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.headwater.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\tpositions\x18\x03 \x03(\x0b\x32\x1b.headwater.v1.GroupPosition\"\xd8\x01\n\rAppendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x14\n\x0cpayload_json\x18\x04 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x05 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x36\n\x0f\x61\x63knowledgement\x18\x07 \x01(\x0e\x32\x1d.headwater.v1.Acknowledgement\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\"\x9c\x01\n\x0c\x41ppendResult\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\x12\x11\n\tduplicate\x18\x04 \x01(\x08\x12\x12\n\nerror_code\x18\x05 \x01(\t\x12\x15\n\rerror_message\x18\x06 \x01(\t\";\n\x0b\x41ppendBatch\x12,\n\x07\x61ppends\x18\x01 \x03(\x0b\x32\x1b.headwater.v1.AppendRequest\"<\n\rAppendResults\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headwater.v1.AppendResult\"\xa5\x01\n\x14GetTranscriptRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\x12,\n\x0cmin_position\x18\x04 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x06 \x01(\r\"z\n\x15GetTranscriptResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.headwater.v1.Entry\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"9\n\x10SubscribeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\"\x9a\x01\n\x0eSubscribeEvent\x12*\n\x07\x65ntries\x18\x01 \x01(\x0b\x32\x17.headwater.v1.EntryListH\x00\x12+\n\tcaught_up\x18\x02 \x01(\x0b\x32\x16.headwater.v1.CaughtUpH\x00\x12&\n\x06resume\x18\x03 \x01(\x0b\x32\x14.headwater.v1.ResumeH\x00\x42\x07\n\x05\x65vent\"1\n\tEntryList\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.headwater.v1.Entry\"\x17\n\x08\x43\x61ughtUp\x12\x0b\n\x03seq\x18\x01 \x01(\x04\"+\n\x06Resume\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t*\x82\x01\n\x0f\x41\x63knowledgement\x12\x1f\n\x1b\x41\x43KNOWLEDGEMENT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x43KNOWLEDGEMENT_LOCAL\x10\x01\x12\x1a\n\x16\x41\x43KNOWLEDGEMENT_QUORUM\x10\x02\x12\x17\n\x13\x41\x43KNOWLEDGEMENT_ALL\x10\x03\x32\xc2\x04\n\x08Sessions\x12X\n\rCreateSession\x12\".headwater.v1.CreateSessionRequest\x1a#.headwater.v1.CreateSessionResponse\x12O\n\nGetSession\x12\x1f.headwater.v1.GetSessionRequest\x1a .headwater.v1.GetSessionResponse\x12U\n\x0cListSessions\x12!.headwater.v1.ListSessionsRequest\x1a\".headwater.v1.ListSessionsResponse\x12\x41\n\x06\x41ppend\x12\x1b.headwater.v1.AppendRequest\x1a\x1a.headwater.v1.AppendResult\x12J\n\x0c\x41ppendStream\x12\x19.headwater.v1.AppendBatch\x1a\x1b.headwater.v1.AppendResults(\x01\x30\x01\x12X\n\rGetTranscript\x12\".headwater.v1.GetTranscriptRequest\x1a#.headwater.v1.GetTranscriptResponse\x12K\n\tSubscribe\x12\x1e.headwater.v1.SubscribeRequest\x1a\x1c.headwater.v1.SubscribeEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61gent_core/rpc/session.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\"\xe5\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x19\n\x11parent_session_id\x18\x07 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x08 \x01(\x03\x12\x15\n\rupdated_at_ms\x18\t \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\n \x01(\x04\x12\x15\n\rmetadata_json\x18\x0b \x01(\x0c\"h\n\x05\x45ntry\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0cpayload_json\x18\x03 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x04 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"v\n\x14\x43reateSessionRequest\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.headwater.v1.Session\x12\x36\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0e\x32\x1d.headwater.v1.Acknowledgement\"\x7f\n\x15\x43reateSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.headwater.v1.Session\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"]\n\rGroupPosition\x12\r\n\x05group\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x13\n\x0b\x61ge_seconds\x18\x03 \x01(\x01\"\x80\x01\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x0cmin_position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x04 \x01(\r\"k\n\x12GetSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.headwater.v1.Session\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"\xe2\x02\n\x13ListSessionsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x32\n\rmin_positions\x18\x07 \x03(\x0b\x32\x1b.headwater.v1.GroupPosition\x12\x0f\n\x07wait_ms\x18\x08 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\t \x01(\r\x12\x18\n\x10updated_after_ms\x18\n \x01(\x03\x12\x19\n\x11updated_before_ms\x18\x0b \x01(\x03\x12\x18\n\x10\x63reated_after_ms\x18\x0c \x01(\x03\x12\x19\n\x11\x63reated_before_ms\x18\r \x01(\x03\x12\x0c\n\x04sort\x18\x0e \x01(\t\x12\r\n\x05order\x18\x0f \x01(\t\"\x88\x01\n\x14ListSessionsResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.headwater.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\tpositions\x18\x03 \x03(\x0b\x32\x1b.headwater.v1.GroupPosition\"\xd8\x01\n\rAppendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x14\n\x0cpayload_json\x18\x04 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x05 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x36\n\x0f\x61\x63knowledgement\x18\x07 \x01(\x0e\x32\x1d.headwater.v1.Acknowledgement\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\"\x9c\x01\n\x0c\x41ppendResult\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\x12\x11\n\tduplicate\x18\x04 \x01(\x08\x12\x12\n\nerror_code\x18\x05 \x01(\t\x12\x15\n\rerror_message\x18\x06 \x01(\t\";\n\x0b\x41ppendBatch\x12,\n\x07\x61ppends\x18\x01 \x03(\x0b\x32\x1b.headwater.v1.AppendRequest\"<\n\rAppendResults\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headwater.v1.AppendResult\"\xa5\x01\n\x14GetTranscriptRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\x12,\n\x0cmin_position\x18\x04 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x06 \x01(\r\"z\n\x15GetTranscriptResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.headwater.v1.Entry\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"9\n\x10SubscribeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\"\x9a\x01\n\x0eSubscribeEvent\x12*\n\x07\x65ntries\x18\x01 \x01(\x0b\x32\x17.headwater.v1.EntryListH\x00\x12+\n\tcaught_up\x18\x02 \x01(\x0b\x32\x16.headwater.v1.CaughtUpH\x00\x12&\n\x06resume\x18\x03 \x01(\x0b\x32\x14.headwater.v1.ResumeH\x00\x42\x07\n\x05\x65vent\"1\n\tEntryList\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.headwater.v1.Entry\"\x17\n\x08\x43\x61ughtUp\x12\x0b\n\x03seq\x18\x01 \x01(\x04\"+\n\x06Resume\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t*\x82\x01\n\x0f\x41\x63knowledgement\x12\x1f\n\x1b\x41\x43KNOWLEDGEMENT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x43KNOWLEDGEMENT_LOCAL\x10\x01\x12\x1a\n\x16\x41\x43KNOWLEDGEMENT_QUORUM\x10\x02\x12\x17\n\x13\x41\x43KNOWLEDGEMENT_ALL\x10\x03\x32\xc2\x04\n\x08Sessions\x12X\n\rCreateSession\x12\".headwater.v1.CreateSessionRequest\x1a#.headwater.v1.CreateSessionResponse\x12O\n\nGetSession\x12\x1f.headwater.v1.GetSessionRequest\x1a .headwater.v1.GetSessionResponse\x12U\n\x0cListSessions\x12!.headwater.v1.ListSessionsRequest\x1a\".headwater.v1.ListSessionsResponse\x12\x41\n\x06\x41ppend\x12\x1b.headwater.v1.AppendRequest\x1a\x1a.headwater.v1.AppendResult\x12J\n\x0c\x41ppendStream\x12\x19.headwater.v1.AppendBatch\x1a\x1b.headwater.v1.AppendResults(\x01\x30\x01\x12X\n\rGetTranscript\x12\".headwater.v1.GetTranscriptRequest\x1a#.headwater.v1.GetTranscriptResponse\x12K\n\tSubscribe\x12\x1e.headwater.v1.SubscribeRequest\x1a\x1c.headwater.v1.SubscribeEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent_core.rpc.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=2547
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=2677
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=2629
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=2759
   _globals['_SESSION']._serialized_start=81
   _globals['_SESSION']._serialized_end=310
   _globals['_ENTRY']._serialized_start=312
@@ -49,31 +49,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSESSIONRESPONSE']._serialized_start=893
   _globals['_GETSESSIONRESPONSE']._serialized_end=1000
   _globals['_LISTSESSIONSREQUEST']._serialized_start=1003
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1275
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1278
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1414
-  _globals['_APPENDREQUEST']._serialized_start=1417
-  _globals['_APPENDREQUEST']._serialized_end=1633
-  _globals['_APPENDRESULT']._serialized_start=1636
-  _globals['_APPENDRESULT']._serialized_end=1792
-  _globals['_APPENDBATCH']._serialized_start=1794
-  _globals['_APPENDBATCH']._serialized_end=1853
-  _globals['_APPENDRESULTS']._serialized_start=1855
-  _globals['_APPENDRESULTS']._serialized_end=1915
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1918
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=2083
-  _globals['_GETTRANSCRIPTRESPONSE']._serialized_start=2085
-  _globals['_GETTRANSCRIPTRESPONSE']._serialized_end=2207
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=2209
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=2266
-  _globals['_SUBSCRIBEEVENT']._serialized_start=2269
-  _globals['_SUBSCRIBEEVENT']._serialized_end=2423
-  _globals['_ENTRYLIST']._serialized_start=2425
-  _globals['_ENTRYLIST']._serialized_end=2474
-  _globals['_CAUGHTUP']._serialized_start=2476
-  _globals['_CAUGHTUP']._serialized_end=2499
-  _globals['_RESUME']._serialized_start=2501
-  _globals['_RESUME']._serialized_end=2544
-  _globals['_SESSIONS']._serialized_start=2680
-  _globals['_SESSIONS']._serialized_end=3258
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1357
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1360
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1496
+  _globals['_APPENDREQUEST']._serialized_start=1499
+  _globals['_APPENDREQUEST']._serialized_end=1715
+  _globals['_APPENDRESULT']._serialized_start=1718
+  _globals['_APPENDRESULT']._serialized_end=1874
+  _globals['_APPENDBATCH']._serialized_start=1876
+  _globals['_APPENDBATCH']._serialized_end=1935
+  _globals['_APPENDRESULTS']._serialized_start=1937
+  _globals['_APPENDRESULTS']._serialized_end=1997
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=2000
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=2165
+  _globals['_GETTRANSCRIPTRESPONSE']._serialized_start=2167
+  _globals['_GETTRANSCRIPTRESPONSE']._serialized_end=2289
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=2291
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=2348
+  _globals['_SUBSCRIBEEVENT']._serialized_start=2351
+  _globals['_SUBSCRIBEEVENT']._serialized_end=2505
+  _globals['_ENTRYLIST']._serialized_start=2507
+  _globals['_ENTRYLIST']._serialized_end=2556
+  _globals['_CAUGHTUP']._serialized_start=2558
+  _globals['_CAUGHTUP']._serialized_end=2581
+  _globals['_RESUME']._serialized_start=2583
+  _globals['_RESUME']._serialized_end=2626
+  _globals['_SESSIONS']._serialized_start=2762
+  _globals['_SESSIONS']._serialized_end=3340
 # @@protoc_insertion_point(module_scope)

@@ -277,6 +277,10 @@ class ListSessionsRequest(_message.Message):
     MAX_STALENESS_MS_FIELD_NUMBER: _builtins.int
     UPDATED_AFTER_MS_FIELD_NUMBER: _builtins.int
     UPDATED_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_MS_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     workspace: _builtins.str
     status: _builtins.str
     model: _builtins.str
@@ -292,6 +296,14 @@ class ListSessionsRequest(_message.Message):
     """0: any"""
     updated_before_ms: _builtins.int
     """0: any"""
+    created_after_ms: _builtins.int
+    """0: any"""
+    created_before_ms: _builtins.int
+    """0: any"""
+    sort: _builtins.str
+    """updated, created, title; empty: updated"""
+    order: _builtins.str
+    """asc, desc; empty: the newest first, or titles from their first letter"""
     @_builtins.property
     def min_positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPosition]: ...
     def __init__(
@@ -308,10 +320,14 @@ class ListSessionsRequest(_message.Message):
         max_staleness_ms: _builtins.int = ...,
         updated_after_ms: _builtins.int = ...,
         updated_before_ms: _builtins.int = ...,
+        created_after_ms: _builtins.int = ...,
+        created_before_ms: _builtins.int = ...,
+        sort: _builtins.str = ...,
+        order: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness_ms", b"max_staleness_ms", "min_positions", b"min_positions", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "text", b"text", "updated_after_ms", b"updated_after_ms", "updated_before_ms", b"updated_before_ms", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after_ms", b"created_after_ms", "created_before_ms", b"created_before_ms", "max_staleness_ms", b"max_staleness_ms", "min_positions", b"min_positions", "model", b"model", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "sort", b"sort", "status", b"status", "text", b"text", "updated_after_ms", b"updated_after_ms", "updated_before_ms", b"updated_before_ms", "wait_ms", b"wait_ms", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,9 +343,7 @@ class ListSessionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty: no further page."""
     @_builtins.property
-    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
-        """Most recently updated first."""
-
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]: ...
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPosition]: ...
     def __init__(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from agent_core.client.endpoints import check_address
 from agent_core.errors import (
+    DocumentNotFound,
     HeadwaterError,
     NotPrimary,
     OutcomeUnknown,
@@ -32,6 +33,7 @@ MESSAGE_BYTES = 64 << 20
 PIPED_COLUMNS = 180
 
 REMEDIES: dict[type[HeadwaterError], str] = {
+    DocumentNotFound: "`headwater workspace documents` lists those that exist",
     NotPrimary: "name the primary with --node",
     OutcomeUnknown: "repeating the command is safe; an append is repeated with the same --key",
     Overloaded: "try again in a moment",

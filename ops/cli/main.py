@@ -8,6 +8,7 @@ import click
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "node": ("ops.cli.node:node", "Run one node until SIGTERM."),
+    "health": ("ops.cli.health:health", "Ask the node of a configuration file how it is."),
     "up": ("ops.cli.up:up", "Start a local cluster of real processes."),
     "dashboard": ("ops.cli.dashboard:dashboard", "Serve a web page that shows the cluster and its sessions."),
     "demo": ("ops.cli.demo:demo", "Start a cluster, load it, and compare its nodes."),
@@ -17,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("ops.cli.sessions:show", "Print a session's transcript."),
     "sessions": ("ops.cli.sessions:sessions", "List sessions, most recently updated first."),
     "tail": ("ops.cli.sessions:tail", "Follow a session live."),
+    "workspace": ("ops.cli.workspace:workspace", "Index a folder of Markdown files, and read the index."),
     "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
     "top": ("ops.cli.top:top", "Show the cluster live in the terminal, with keys."),

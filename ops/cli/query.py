@@ -43,7 +43,8 @@ def query(
     """Run read-only SQL over all shards of a node, or over one, in a process with limits on time, memory and size.
 
     Over all shards (DuckDB): sessions, entries, model_calls, tool_calls, active_time, tokens_by_model_and_day,
-    tool_calls_by_name, sessions_by_workspace. Over one (SQLite): session_overview, transcript.
+    tool_calls_by_name, sessions_by_workspace, documents, properties, links. Over one (SQLite): session_overview,
+    transcript; with --workspace: documents, properties, links, documents_text (FTS5).
 
     \b
     Example:

@@ -41,6 +41,17 @@ def body(entry: Entry) -> str:
     return plain(_readable(said))
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 file", "2 files", "0 entries".
+
+    Args:
+        count: How many.
+        one: The noun in the singular …
+        many: … and in the plural, where that is not the singular with an s.
+    """
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def moment(milliseconds: int) -> str:
     """A time as people read it, in UTC; empty for none, the number itself for one past the calendar."""
     if not milliseconds:

@@ -17,6 +17,7 @@ from rich.text import Text
 from agent_core.client import Client, Entry, Reader, Session
 from agent_core.quorum import Acknowledgement
 from ops.cli.calls import console, node_option, run
+from ops.cli.moments import MOMENT
 from ops.cli.plain_text import plain
 from ops.cli.rendering import body, heading, json_line, moment
 from ops.cli.tables import fitting
@@ -142,22 +143,39 @@ async def _tail(session: str, node: str, after: int, *, until_caught_up: bool, a
 @click.option("--status", default="", help="Only this status.")
 @click.option("--model", default="", help="Only this model.")
 @click.option("--text", default="", help="Only with this in the title or id.")
+@click.option("--updated-after", "updated_after_ms", type=MOMENT, default=0, help="Only updated after this.")
+@click.option("--updated-before", "updated_before_ms", type=MOMENT, default=0, help="Only updated before this.")
+@click.option("--created-after", "created_after_ms", type=MOMENT, default=0, help="Only created after this.")
+@click.option("--created-before", "created_before_ms", type=MOMENT, default=0, help="Only created before this.")
+@click.option(
+    "--sort",
+    type=click.Choice(["updated", "created", "title"]),
+    default="updated",
+    show_default=True,
+    help="What the list is ordered by.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["asc", "desc"]),
+    help="[default: newest first, titles from their first letter]",
+)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Sessions at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def sessions(node: str, workspace: str, status: str, model: str, text: str, limit: int, as_json: bool) -> None:
-    """List sessions, most recently updated first.
+def sessions(node: str, order: str | None, limit: int, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401 - what `list_sessions` takes
+    """List sessions, most recently updated first if no order is asked for.
 
-    Example: headwater sessions --workspace web --limit 20
+    Moments are written 2026-11-24 or 2026-11-24T15:30:00+01:00; without an offset, the time is this machine's.
+
+    Example: headwater sessions --workspace web --sort title --limit 20
     """
-    run(_sessions(node, (workspace, status, model, text), limit, as_json=as_json))
+    run(_sessions(node, limit, {"order": order or "", **wanted}, as_json=as_json))
 
 
-async def _sessions(node: str, filters: tuple[str, str, str, str], limit: int, *, as_json: bool) -> int:
-    workspace, status, model, text = filters
+async def _sessions(node: str, limit: int, wanted: dict[str, Any], *, as_json: bool) -> int:
     found: list[Session] = []
     async with Reader(node, timeout_seconds=READ_SECONDS) as reader:
         count = 0
-        async for session in reader.list_sessions(workspace=workspace, status=status, model=model, text=text):
+        async for session in reader.list_sessions(**wanted):
             if as_json:
                 click.echo(orjson.dumps(asdict(session)))
             else:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from agent_core.client import Client
 from ops.cli.calls import EXIT_FAILED, node_option, run
 from ops.cli.plain_text import plain
+from ops.cli.rendering import counted
 from ops.importing import import_files, transcript_files
 
 
@@ -57,7 +58,8 @@ async def _import(paths: tuple[Path, ...], node: str, *, as_json: bool) -> int:
         click.echo(orjson.dumps(asdict(summary)))
     else:
         click.echo(
-            f"{summary.files} files, {summary.sessions} sessions: {summary.entries_added} entries added, "
-            f"{summary.entries_already_there} already there, {len(summary.problems)} problems"
+            f"{counted(summary.files, 'file')}, {counted(summary.sessions, 'session')}: "
+            f"{counted(summary.entries_added, 'entry', 'entries')} added, {summary.entries_already_there} already "
+            f"there, {counted(len(summary.problems), 'problem')}"
         )
     return EXIT_FAILED if summary.problems else 0

@@ -38,6 +38,7 @@ from agent_core.control.cluster_map import EMPTY, ClusterMap
 from agent_core.control.commands import Command
 from agent_core.control.machine import Applied, Outcome, Refused
 from agent_core.errors import ChangeRefused, HeadwaterError, LogDamaged, OutcomeUnknown, Unavailable
+from ops.control.host_names import HostNames
 
 # On import, pysyncobj 0.3.17 puts a function of Windows' in this place on every system.
 socket.inet_ntop = _socket.inet_ntop
@@ -300,6 +301,19 @@ class _Replica(SyncObjConsumer):  # type: ignore[misc] # pysyncobj has no types
         self.restored = True
 
 
+class _Node(TCPNode):  # type: ignore[misc] # pysyncobj has no types
+    """A member by its address, whose host may move; pysyncobj would look for it where it was for ten minutes."""
+
+    def __init__(self, address: str, names: HostNames) -> None:
+        super().__init__(address)
+        self._names = names
+
+    @property
+    def ip(self) -> str | None:
+        """Where its host is as far as known."""
+        return self._names.address(self.host)
+
+
 class _Transport(TCPTransport):  # type: ignore[misc] # pysyncobj has no types
     """pysyncobj's transport, mended where a partition or a stranger would harm it."""
 
@@ -361,7 +375,14 @@ def _open(
     )
     try:
         _prepare_journal(directory / JOURNAL_FILE)
-        raft = SyncObj(own, others, configuration, consumers=[replica], transportClass=_Transport)
+        raft = SyncObj(
+            own,
+            others,
+            configuration,
+            consumers=[replica],
+            nodeClass=partial(_Node, names=HostNames()),
+            transportClass=_Transport,
+        )
         raft.doTick(0.0)
     except SyncObjException as error:
         raise Unavailable(f"the Raft address {members[node_id]} cannot be listened on") from error

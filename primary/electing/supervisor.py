@@ -23,6 +23,8 @@ POLL_SECONDS = 0.05
 """How long a nomination waits for the voters' newest positions."""
 PROBE_SECONDS = 0.2
 """The pause between two probes of a primary that does not attend."""
+PREPARING_SECONDS = 3.0
+"""How long a primary that shall hand over may let its successor prepare; it serves meanwhile."""
 RETRY_SECONDS = 0.1
 """The pause after a nomination that failed."""
 
@@ -358,7 +360,7 @@ class Supervisor:
         if pending is not None:
             report = self._report_of(primary, number, now)
             refused = report is not None and report.answered == pending.number
-            if refused or now - pending.since >= 2 * self._timeout:
+            if refused or now - pending.since >= PREPARING_SECONDS + 2 * self._timeout:
                 group.handing_over, group.heir = None, ""
                 group.not_before = now + self._timeout
             return []

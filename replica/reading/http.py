@@ -22,8 +22,10 @@ from replica.reading import queries
 from replica.reading.http_disconnect import while_connected
 from replica.reading.http_events import entry_events
 from replica.reading.http_freshness import Demanded, demand, json_response, position_fields, seconds
-from replica.reading.queries import SessionFilter, SessionOverview, TranscriptEntry
+from replica.reading.paging import Direction, SessionOrder, SessionSort
+from replica.reading.queries import SessionOverview, TranscriptEntry
 from replica.reading.reading import QueryAnswer, Reading
+from replica.reading.session_list import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, SessionFilter
 from replica.reading.tool_calls import ToolCall
 
 SessionId = Annotated[str, Path(examples=["fix-login"])]
@@ -42,6 +44,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 
 AfterSeq = Annotated[int, Query(description="Only what follows this entry.", ge=0)]
 Limit = Annotated[int, Query(description="Entries to read.", ge=1, le=queries.MAX_TRANSCRIPT_LIMIT)]
+Moment = Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)]
 
 
 def reading_routes(reading: Reading) -> APIRouter:
@@ -70,15 +73,31 @@ def _session_routes(reading: Reading) -> APIRouter:
         status: str = "",
         model: str = "",
         text: Annotated[str, Query(description="Substring of the title or of the session id.")] = "",
-        updated_after_ms: Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)] = 0,
-        updated_before_ms: Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)] = 0,
-        page_size: Annotated[int, Query(ge=1, le=queries.MAX_PAGE_SIZE)] = queries.DEFAULT_PAGE_SIZE,
+        updated_after_ms: Moment = 0,
+        updated_before_ms: Moment = 0,
+        created_after_ms: Moment = 0,
+        created_before_ms: Moment = 0,
+        sort: SessionSort = SessionSort.UPDATED,
+        order: Annotated[
+            Direction | None, Query(description="Newest first, or titles from their first letter, if absent.")
+        ] = None,
+        page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE,
         page_token: Annotated[str, Query(description="next_page_token of the page before.")] = "",
         demanded: Demanded,
     ) -> Response:
-        """Sessions of all shards, most recently updated first."""
+        """Sessions of all shards, most recently updated first if no order is asked for."""
         page = await reading.sessions(
-            SessionFilter(workspace, status, model, text, updated_after_ms, updated_before_ms),
+            SessionFilter(
+                workspace,
+                status,
+                model,
+                text,
+                updated_after_ms,
+                updated_before_ms,
+                created_after_ms,
+                created_before_ms,
+            ),
+            SessionOrder.parse(sort, order or ""),
             page_size=page_size,
             page_token=page_token,
             demand=demanded.of(range(layout.shard_group_count)),
@@ -194,7 +213,8 @@ def _query_routes(reading: Reading) -> APIRouter:
 
         With `session_id`, `shard` or `workspace` it sees that shard's own tables and views; with none of them it
         sees `sessions`, `entries`, `model_calls`, `tool_calls`, `active_time`, `tokens_by_model_and_day`,
-        `tool_calls_by_name`, `sessions_by_workspace` and `documents` as whole tables. Hanging up ends it.
+        `tool_calls_by_name`, `sessions_by_workspace`, `documents`, `properties` and `links` as whole tables.
+        Hanging up ends it.
         """
         body = models.QueryBody(
             sql=sql,

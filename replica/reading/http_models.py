@@ -42,7 +42,7 @@ class EntryModel(BaseModel):
 
 
 class SessionsResponse(BaseModel):
-    """One page of sessions, most recently updated first."""
+    """One page of sessions."""
 
     sessions: list[SessionModel]
     next_page_token: str = Field(description="Continues the list; empty: no further page.")

@@ -5,8 +5,8 @@ the shard itself stores: a shard's row moves only when that shard is written, so
 own write in a busy group would find an idle shard's row behind for ever. Taken before the snapshot, it is a
 lower bound: the snapshot holds everything up to it, and perhaps more.
 
-That "more" may not be committed yet: where the group is led SQLite has it before a quorum does, and a resync
-that a quorum needs may be ahead of it. So a read is handed out only once the shard's own row may be seen.
+That "more" may not be committed yet: where the group is led, or was, SQLite has it before a quorum does. So a read
+is handed out only once the shard's own row may be seen.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,23 @@ from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
 from replica.reading.freshness import NO_DEMAND, AgeOf, Demand, Freshness
-from replica.reading.paging import PageKey, decode_page_token, encode_page_token
+from replica.reading.paging import LAST_UPDATED_FIRST, SessionOrder, decode_page_token, encode_page_token
 from replica.reading.pool import ReadPool
 from replica.reading.positions import DEFAULT_WAIT_SECONDS, AppliedPositions, GroupPosition
-from replica.reading.queries import SessionFilter, SessionOverview, SessionPage, TranscriptEntry, TranscriptPage
+from replica.reading.queries import SessionOverview, TranscriptEntry, TranscriptPage
+from replica.reading.session_list import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    NO_SESSIONS,
+    SessionFilter,
+    SessionPage,
+    exhausted,
+    likely_share,
+    merge_sessions,
+    sessions_of_shard,
+)
 from replica.reading.sql.limits import SqlLimits
-from replica.reading.sql.workers import DUCKDB_WORKER, QueryResult, SqlWorkers
+from replica.reading.sql.workers import DUCKDB_ENGINE, QueryResult, SqlWorkers
 from replica.reading.tool_calls import ToolCall, tool_calls_of
 
 MAX_SEQ = 2**63 - 1
@@ -33,11 +44,11 @@ Result = TypeVar("Result")
 
 
 class SessionList(NamedTuple):
-    """One page of sessions, most recently updated first.
+    """One page of sessions.
 
     Attributes:
-        next_page_token: Continues the list; empty: no further page. A session that is updated between two pages
-            moves to the front and may be on neither.
+        next_page_token: Continues the list; empty: no further page. In a list by last update, a session that is
+            updated between two pages moves and may be on both or on neither; all others are on one.
         positions: Every group's position, at or before which nothing is missing.
     """
 
@@ -107,6 +118,11 @@ class Reading:
         self.whole_workers = whole_workers
         self.freshness = Freshness(applied, age_of)
 
+    @property
+    def workers(self) -> tuple[SqlWorkers, ...]:
+        """The worker processes of both engines."""
+        return self.sql_workers, self.whole_workers
+
     @classmethod
     def open(
         cls,
@@ -128,37 +144,43 @@ class Reading:
             applied=applied,
             pool=ReadPool(data_directory, layout),
             sql_workers=SqlWorkers(sql_workers, sql_limits),
-            whole_workers=SqlWorkers(sql_workers, sql_limits, module=DUCKDB_WORKER),
+            whole_workers=SqlWorkers(sql_workers, sql_limits, engine=DUCKDB_ENGINE),
             age_of=age_of,
         )
 
     async def close(self) -> None:
         """Stop the workers for SQL, and let the reads that are under way end."""
-        await self.sql_workers.close()
-        await self.whole_workers.close()
+        for workers in self.workers:
+            await workers.close()
         await self.pool.close()
 
     async def sessions(
         self,
         wanted: SessionFilter,
+        order: SessionOrder = LAST_UPDATED_FIRST,
         *,
-        page_size: int = queries.DEFAULT_PAGE_SIZE,
+        page_size: int = DEFAULT_PAGE_SIZE,
         page_token: str = "",
         demand: Demand = NO_DEMAND,
     ) -> SessionList:
         """One page of the sessions of all shards; a shard that has not arrived here yet counts as empty."""
-        if not 1 <= page_size <= queries.MAX_PAGE_SIZE:
-            raise InvalidRequest(f"page_size is {page_size}; allowed are 1 to {queries.MAX_PAGE_SIZE}")
-        after = decode_page_token(page_token)
+        if not 1 <= page_size <= MAX_PAGE_SIZE:
+            raise InvalidRequest(f"page_size is {page_size}; allowed are 1 to {MAX_PAGE_SIZE}")
+        after = decode_page_token(page_token, order)
         positions = await self._meet(demand, range(self.layout.shard_group_count))
-        reads = await self.pool.read_each(
-            range(self.layout.shard_count),
-            partial(queries.sessions_of_shard, wanted=wanted, after=after, page_size=page_size),
-            empty=SessionPage([], more=False),
-        )
-        positions = await self._shown(positions, range(self.layout.shard_count), reads, demand)
-        sessions, more = queries.merge_sessions([page for page, _ in reads], page_size)
-        token = encode_page_token(PageKey(sessions[-1].updated_at_ms, sessions[-1].session_id)) if more else ""
+
+        async def read(shards: Sequence[int], page_size: int) -> dict[int, tuple[SessionPage, Position | None]]:
+            function = partial(sessions_of_shard, wanted=wanted, order=order, after=after, page_size=page_size)
+            return dict(zip(shards, await self.pool.read_each(shards, function, empty=NO_SESSIONS), strict=True))
+
+        shards = range(self.layout.shard_count)
+        reads = await read(shards, likely_share(page_size, self.layout.shard_count))
+        again = exhausted([page for page, _ in reads.values()], order, page_size)
+        if again:
+            reads.update(await read(again, page_size))
+        positions = await self._shown(positions, reads.keys(), reads.values(), demand)
+        sessions, more = merge_sessions([page for page, _ in reads.values()], order, page_size)
+        token = encode_page_token(order, order.key(sessions[-1])) if more else ""
         return SessionList(sessions, token, positions)
 
     async def session(self, session_id: str, *, demand: Demand = NO_DEMAND) -> SessionAnswer:
@@ -278,6 +300,17 @@ class Reading:
                 f"and {self.layout.workspace_shard} for the workspace"
             )
         return shard
+
+    async def shard(
+        self, shard: int, function: Callable[[Connection], Result], *, demand: Demand = NO_DEMAND
+    ) -> tuple[Result, GroupPosition]:
+        """What `function` finds within one snapshot of a shard, and the position that it was read at.
+
+        Raises:
+            HeadwaterError: Also what `function` raises itself.
+        """
+        (position,) = await self._meet(demand, [self.layout.group_of(shard)])
+        return await self._read(position, shard, function, demand)
 
     async def _entries(
         self, session_id: str, after_seq: int, limit: int, demand: Demand

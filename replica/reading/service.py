@@ -14,9 +14,11 @@ from agent_core.routing import check_session_id
 from agent_core.rpc import read_pb2, read_pb2_grpc, replication_pb2, session_pb2
 from agent_core.rpc_errors import abort
 from replica.reading.freshness import Demand
+from replica.reading.paging import SessionOrder
 from replica.reading.positions import GroupPosition
-from replica.reading.queries import DEFAULT_PAGE_SIZE, DEFAULT_TRANSCRIPT_LIMIT, SessionFilter
+from replica.reading.queries import DEFAULT_TRANSCRIPT_LIMIT
 from replica.reading.reading import Reading
+from replica.reading.session_list import DEFAULT_PAGE_SIZE, SessionFilter
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Service = TypeVar("Service")
@@ -47,7 +49,7 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
     async def ListSessions(  # noqa: N802 - gRPC names its methods
         self, request: session_pb2.ListSessionsRequest
     ) -> session_pb2.ListSessionsResponse:
-        """A page of sessions, most recently updated first."""
+        """A page of sessions."""
         return await self.list_sessions(request)
 
     async def list_sessions(self, request: session_pb2.ListSessionsRequest) -> session_pb2.ListSessionsResponse:
@@ -64,7 +66,10 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
                 request.text,
                 request.updated_after_ms,
                 request.updated_before_ms,
+                request.created_after_ms,
+                request.created_before_ms,
             ),
+            SessionOrder.parse(request.sort, request.order),
             page_size=request.page_size or DEFAULT_PAGE_SIZE,
             page_token=request.page_token,
             demand=Demand(

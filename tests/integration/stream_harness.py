@@ -52,6 +52,9 @@ class StreamOnly(ReplicationServicer):
     def Seal(self, request: Any, context: Any) -> Any:  # noqa: N802 - as above
         raise NotImplementedError
 
+    def Prepare(self, request: Any, context: Any) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
 
 class PrimarySide(StreamOnly):
     """A log that is streamed: the writer's part of a primary is played by the test."""

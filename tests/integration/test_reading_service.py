@@ -24,9 +24,9 @@ from agent_core.routing import ShardLayout
 from agent_core.rpc import read_pb2, read_pb2_grpc, replication_pb2, session_pb2
 from agent_core.rpc_errors import from_rpc_error
 from replica.reading.positions import AppliedPositions
-from replica.reading.queries import SessionFilter
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
+from replica.reading.session_list import SessionFilter
 from tests.reading_shards import WrittenShards
 
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=2)

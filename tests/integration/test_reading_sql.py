@@ -80,9 +80,8 @@ async def rows(workers: SqlWorkers, shard: Path, sql: str, parameters: Any = Non
 
 
 async def test_a_worker_loads_one_sqlite_library_only() -> None:
-    script = (
-        "import sys, replica.reading.sql.worker; sys.exit(bool({'sqlean', 'grpc', 'aiosqlite'} & set(sys.modules)))"
-    )
+    others = "{'sqlean', 'grpc', 'aiosqlite'}"
+    script = f"import sys, replica.reading.sql.sqlite_engine; sys.exit(bool({others} & set(sys.modules)))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert await process.wait() == 0
 

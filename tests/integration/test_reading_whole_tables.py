@@ -16,7 +16,7 @@ import pytest_asyncio
 from agent_core.errors import QueryLimit, QueryRefused, ShardDamaged, Unavailable
 from agent_core.routing import ShardLayout
 from replica.reading.sql.limits import SqlLimits
-from replica.reading.sql.workers import DUCKDB_WORKER, SqlWorkers
+from replica.reading.sql.workers import DUCKDB_ENGINE, SqlWorkers
 from tests.reading_shards import WrittenShards
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,7 +66,7 @@ def paths(shards: WrittenShards) -> list[Path]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def workers() -> AsyncIterator[SqlWorkers]:
-    started = SqlWorkers(module=DUCKDB_WORKER)
+    started = SqlWorkers(engine=DUCKDB_ENGINE)
     yield started
     await started.close()
     assert started.running == 0
@@ -300,7 +300,7 @@ async def test_a_query_out_of_time_ends_and_frees_its_worker(workers: SqlWorkers
 
 
 async def test_a_cancelled_query_frees_its_worker(paths: list[Path]) -> None:
-    workers = SqlWorkers(1, module=DUCKDB_WORKER)
+    workers = SqlWorkers(1, engine=DUCKDB_ENGINE)
     try:
         assert await rows(workers, paths, "SELECT 1") == [[1]]
         query = asyncio.create_task(rows(workers, paths, ENDLESS))
@@ -324,7 +324,7 @@ async def test_a_cancelled_query_frees_its_worker(paths: list[Path]) -> None:
     ],
 )
 async def test_a_query_out_of_memory_ends(paths: list[Path], sql: str) -> None:
-    workers = SqlWorkers(1, SqlLimits(memory_bytes=64 << 20), module=DUCKDB_WORKER)
+    workers = SqlWorkers(1, SqlLimits(memory_bytes=64 << 20), engine=DUCKDB_ENGINE)
     try:
         with pytest.raises((QueryLimit, QueryRefused)):
             await rows(workers, paths, sql)
@@ -334,7 +334,7 @@ async def test_a_query_out_of_memory_ends(paths: list[Path], sql: str) -> None:
 
 
 async def test_a_result_is_cut_at_its_rows_and_bytes(paths: list[Path]) -> None:
-    workers = SqlWorkers(1, SqlLimits(result_bytes=1000), module=DUCKDB_WORKER)
+    workers = SqlWorkers(1, SqlLimits(result_bytes=1000), engine=DUCKDB_ENGINE)
     try:
         by_rows = await workers.query(paths, "FROM range(10)", max_rows=2, seconds=20)
         assert by_rows[1:] == (b"[[0],[1]]", 2, True)

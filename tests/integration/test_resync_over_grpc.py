@@ -62,6 +62,9 @@ class OnlyResync(ReplicationServicer):
     def Seal(self, request: object, context: object) -> Any:  # noqa: N802 - as above
         raise NotImplementedError
 
+    def Prepare(self, request: object, context: object) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
 
 @pytest.fixture
 async def history(tmp_path: Path) -> AsyncIterator[History]:
@@ -112,6 +115,24 @@ async def test_a_shard_is_brought_over_and_later_only_its_differing_pages(
     assert pages_of(thread.owned.path) == pages_of(history.path)
     assert again.bytes_received + again.bytes_sent < 0.05 * thread.owned.page_count * PAGE_SIZE
     assert servicer.source.served == 2
+
+
+async def test_a_receiver_that_the_quorum_needs_keeps_the_pages_beside_its_shard_until_they_are_committed(
+    thread: Thread, history: History, servicer: OnlyResync, channel: grpc.aio.Channel
+) -> None:
+    async def never_committed(_: int) -> None:
+        await asyncio.Event().wait()
+
+    await thread.run(thread.owned.apply, history.records[:1])
+    before = pages_of(thread.owned.path)
+    servicer.source = source_of(history, never_committed, 0.05, quorum_needs=lambda node: node == "standby-1")
+    resync = resync_of(thread)
+    assert await resync.run(ReplicationStub(channel).Resync) == history.position
+    assert not resync.committed
+    assert servicer.source.sent_uncommitted == 1
+    assert pages_of(thread.owned.path) == before
+    await thread.run(thread.owned.install_staged)
+    assert pages_of(thread.owned.path) == pages_of(history.path)
 
 
 async def test_the_error_of_the_source_arrives_as_itself(thread: Thread, channel: grpc.aio.Channel) -> None:

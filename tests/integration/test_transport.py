@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -14,10 +17,15 @@ from agent_core import transport
 from agent_core.rpc.session_pb2 import SubscribeRequest
 from agent_core.rpc.session_pb2_grpc import SessionsServicer, SessionsStub, add_SessionsServicer_to_server
 from agent_core.transport import Options, client_options, close_channel, server_options, stop_server
+from tests.mounted_hosts import with_hosts
 
 KEEPALIVE_MS = 50
 IDLE_SECONDS = 1.0
 """Twenty pings: gRPC's server closes the connection at the third that comes too early."""
+
+MOVING_SERVER = Path(__file__).with_name("moving_server.py")
+SOON_SECONDS = 15.0
+"""Half of what gRPC takes without being told; a second on a machine that has nothing else to do."""
 
 
 class Silent(SessionsServicer):
@@ -92,3 +100,13 @@ async def test_what_fails_at_the_end_is_told() -> None:
     broken: Any = Broken()
     with pytest.raises(RuntimeError, match="broken"):
         await close_channel(broken)
+
+
+@pytest.mark.parametrize("kind", ["client", "node"])
+def test_a_server_that_moved_to_another_address_of_its_name_is_found_again_soon(kind: str, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.touch()
+    command = with_hosts(hosts, sys.executable, str(MOVING_SERVER), str(hosts), kind)
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert float(outcome.stdout) < SOON_SECONDS

@@ -60,6 +60,14 @@ class AppliesBeforeTheCommit(Decisions):
         return max(committed_lsn, last_lsn)
 
 
+class InstallsAResyncBeforeItsCommit(Decisions):
+    """A standby brings into its shard what a resync brought, committed or not."""
+
+    def may_install(self, *, committed: bool) -> bool:
+        del committed
+        return True
+
+
 class KeepsAPartedLog(Decisions):
     """A standby keeps its records where its primary has others."""
 

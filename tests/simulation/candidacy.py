@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FAILURE_TIMEOUT_SECONDS = 1.0
 ASK_AGAIN_SECONDS = 0.05
+RELEASE_SECONDS = 0.1
 
 
 class SimulatedCandidacy:
@@ -43,9 +44,19 @@ class SimulatedCandidacy:
         if not able:
             self._lose()
         elif node.decisions.binding_seconds(node.voter.watch, node.clock()):
-            node.probe_primary(lambda gone: self._ask() if gone else self._lose())
+            node.probe_primary(lambda gone: self._ask() if gone else self._await_release(node.clock()))
         else:
             self._ask()
+
+    def _await_release(self, since: float) -> None:
+        """Wait a moment for the word of a primary that hands over."""
+        node = self._node
+        if node.voter.watch.heard_at == float("-inf"):
+            self._ask()
+        elif node.clock() - since >= RELEASE_SECONDS:
+            self._lose()
+        else:
+            node.after(0.01, self._await_release, since)
 
     def give_up(self) -> None:
         """Whatever comes now is too late."""
@@ -124,6 +135,7 @@ class SimulatedCandidacy:
     def _adopted(self, epoch: int) -> None:
         node = self._node
         node.sealed_epoch = epoch
+        node.succession_begins()
         node.answer(self._number)
         node.after(node.world.between(0.001, 0.01), self._won, epoch)
 

@@ -50,6 +50,10 @@ class Decisions:
         """Up to where a standby applies its log, which ends at `last_lsn`."""
         return min(committed_lsn, last_lsn)
 
+    def may_install(self, *, committed: bool) -> bool:
+        """Whether what a resync brought goes into the shard."""
+        return committed
+
     def opening(self, voters: frozenset[str], last: Position, promised_epoch: int) -> EpochOpening:
         """Collects a candidate's votes."""
         return EpochOpening(voters=voters, last=last, promised_epoch=promised_epoch)

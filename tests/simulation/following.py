@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent_core.log.record import RecordKind
-from agent_core.position import Position
+from agent_core.position import START, Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import to_message
 from primary.opening import Vote
@@ -80,7 +80,8 @@ class SimulatedFollowing:
         """Whether this node could lead."""
         if self._broken or self._reset_lsn is not None:
             return False
-        return is_ahead(self.shard.contains, self.log.last) or self._why_unfit() is None
+        fit = why_unfit(self.shard.holds, self.log.epochs, resynced_in_this_epoch=False) is None
+        return fit or is_ahead(self.shard.holds, self.log.last)
 
     def stop(self) -> None:
         """Follow no more."""
@@ -91,10 +92,10 @@ class SimulatedFollowing:
         self._end_resync_stream()
         self.node.voter.on_raised.remove(self._fence)
 
-    def try_now(self) -> None:
+    def try_now(self, *, elsewhere: bool) -> None:
         """There may be another primary."""
         self._delay = 0.05
-        if self._stream is not None and not self._welcomed:
+        if elsewhere and self._stream is not None and not self._welcomed:
             self._end_stream("there may be another primary")
         if self._stream is None and not self.resyncing:
             self._retry(0.0)
@@ -113,6 +114,11 @@ class SimulatedFollowing:
             self._candidacy.answered(voter, epoch, number, vote)
 
     @property
+    def asks(self) -> bool:
+        """Whether it asks for seals."""
+        return self._paused
+
+    @property
     def _paused(self) -> bool:
         return self._candidacy is not None and self._candidacy.asks
 
@@ -126,6 +132,7 @@ class SimulatedFollowing:
 
     def _elected(self, epoch: int) -> None:
         """Apply the whole log, committed or not, and lead."""
+        self.shard.install()
         for record in self.log.after(self.applied.lsn, len(self.log.records)):
             if not self._contains(record.kind, record.position):
                 if record.kind is RecordKind.RESET:
@@ -297,7 +304,7 @@ class SimulatedFollowing:
             self._fail(f"refused as {judged.reason}: {judged.detail}")
             return
         for reset in judged.resets:
-            if self._reset_lsn is None and self.shard.lsn < reset.lsn:
+            if self._reset_lsn is None and (self.shard.holds or START).lsn < reset.lsn:
                 self._reset_lsn = reset.lsn
                 node.after(RESET_PATIENCE_SECONDS, self._lose_patience)
         for record in node.mint.read(judged.block):
@@ -356,7 +363,9 @@ class SimulatedFollowing:
 
     @property
     def visible(self) -> Position:
-        """What the shard contains, as far as it is known to be committed."""
+        """What the shard contains, as far as it is known to be committed; not known while a resync is staged."""
+        if self.shard.staged is not None:
+            return START
         lsn = min(self.applied.lsn, self.committed_lsn)
         epoch = self.applied.epoch if lsn == self.applied.lsn else self.log.epochs.epoch_at(lsn)
         return self.log.base if epoch is None else Position(epoch, lsn)
@@ -365,7 +374,8 @@ class SimulatedFollowing:
         applied, complete = self.log.base, True
         for record in self.log.records:
             contained = self._contains(record.kind, record.position)
-            if record.kind is RecordKind.RESET and not contained and self._reset_lsn is None:
+            held = record.position.lsn <= (self.shard.holds or START).lsn
+            if record.kind is RecordKind.RESET and not held and self._reset_lsn is None:
                 self._reset_lsn = record.position.lsn
             complete = complete and contained
             if complete:
@@ -376,9 +386,7 @@ class SimulatedFollowing:
         return kind is RecordKind.EPOCH or position.lsn <= self.shard.lsn
 
     def _why_unfit(self) -> str | None:
-        return why_unfit(
-            self.shard.contains, self.log.epochs, resynced_in_this_epoch=self._resynced_in == self._epoch
-        )
+        return why_unfit(self.shard.holds, self.log.epochs, resynced_in_this_epoch=self._resynced_in == self._epoch)
 
     def _commit(self, lsn: int) -> None:
         self._known_committed_lsn = max(self._known_committed_lsn, lsn)
@@ -387,16 +395,32 @@ class SimulatedFollowing:
         self._wake()
 
     def _wake(self) -> None:
-        reachable = self.node.decisions.applicable_lsn(self.committed_lsn, self.log.last.lsn)
-        if not self._applying and self.applied.lsn < reachable:
+        if not self._applying and self._may_apply:
             self._applying = True
             self.node.after(self.node.world.between(0.0002, 0.003), self._apply)
 
+    @property
+    def _may_apply(self) -> bool:
+        staged = self.shard.staged
+        if staged is not None:
+            return self.node.decisions.may_install(committed=self._is_committed(staged.position))
+        reachable = self.node.decisions.applicable_lsn(self.committed_lsn, self.log.last.lsn)
+        return self.applied.lsn < reachable
+
+    def _is_committed(self, position: Position) -> bool:
+        epochs = self.log.epochs
+        return position.lsn <= epochs.base.lsn or (
+            position.lsn <= self.committed_lsn and epochs.epoch_at(position.lsn) == position.epoch
+        )
+
     def _apply(self) -> None:
         self._applying = False
-        if self._over:
+        if self._over or not self._may_apply:
             return
         node = self.node
+        if self.shard.staged is not None:
+            node.checkers.applies(node.name, *self.shard.staged)
+            self.shard.install()
         through = node.decisions.applicable_lsn(self.committed_lsn, self.log.last.lsn)
         for record in self.log.after(self.applied.lsn, through - self.applied.lsn):
             if not self._contains(record.kind, record.position):
@@ -448,18 +472,20 @@ class SimulatedFollowing:
         self._resync_number = -1
         self._end_resync_stream()
         node = self.node
-        if position is not None:
-            if committed:
-                node.checkers.applies(node.name, position, entries)
+        if position is None:
+            self.shard.clear()
+        elif committed:
+            node.checkers.applies(node.name, position, entries)
             self.shard.replace(position, entries)
         else:
-            self.shard.transactions.clear()
-            self.shard.checkpointed = 0
+            node.note("stages", position)
+            self.shard.stage(position, entries)
         self._resynced_in = self._resync_epoch
         self._broken = False
-        if self._reset_lsn is not None and self._reset_lsn <= self.shard.lsn:
+        if self._reset_lsn is not None and self._reset_lsn <= (self.shard.holds or START).lsn:
             self._reset_lsn = None
         self._resync_then()
+        self._wake()
         if self.resyncing:
             self.resyncing = False
             self._retry(0.0)

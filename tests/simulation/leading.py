@@ -16,6 +16,7 @@ from agent_core.quorum import Acknowledgement, CommitTracker, quorum_needs
 from agent_core.routing import ShardLayout
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import to_message
+from primary.electing.supervisor import PREPARING_SECONDS
 from primary.electing.tenure import Tenure
 from primary.greeting import Identity, check_hello, greet
 from primary.progress import StandbyProgress, StandbyState
@@ -64,6 +65,7 @@ class SimulatedLeading:
         self._unreleased: deque[Transaction] = deque()
         self._writing = False
         self._deposed = False
+        self._preparing = False
         self._stopping = False
         self._over = False
         self._stopped: Callable[[], None] | None = None
@@ -106,8 +108,14 @@ class SimulatedLeading:
         self.log.append(record)
         return record
 
+    @property
+    def begins(self) -> bool:
+        """Whether its epoch is not open yet: standbys wait for that."""
+        return self._tracker is None and not self._over
+
     def _lead(self) -> None:
         self.serving = True
+        self.node.succession_ends()
         for entry in self.shard.entries():
             self._actors.show(entry)
         self.node.note("serves epoch", self.epoch)
@@ -157,11 +165,19 @@ class SimulatedLeading:
             self.node.after(0.0, then)
 
     def hand_over(self, to: str, number: int) -> None:
-        """Take no more, let everything be acknowledged, wait for `to`, and step down in its favour."""
-        if self._stopping:
+        """Let `to` prepare; take no more, have everything acknowledged, wait for `to`, step down."""
+        if self._stopping or self._preparing:
             self.node.answer(number)
             return
+        self._preparing = True
+        # Its successor reads sessions meanwhile; this node serves on.
+        self.node.after(self.node.world.between(0.0, PREPARING_SECONDS), self._take_no_more, to)
+
+    def _take_no_more(self, to: str) -> None:
+        if self._stopping:
+            return
         self.node.note("hands over to", to)
+        self.node.succession_begins()
         self._stopping = True
         self.serving = False
         self._drained = lambda: self._wait_for_heir(to, self.node.clock() + HAND_OVER_SECONDS)

@@ -10,6 +10,7 @@ from agent_core.position import START, Position
 from agent_core.rpc import replication_pb2 as pb
 from primary.electing.supervisor import GroupReport
 from primary.opening import Vote
+from primary.succession import PATIENCE_SECONDS
 from replica.voting import SealQuestion, presumed_primary
 from tests.simulation.checkers import Checkers
 from tests.simulation.decisions import Decisions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 START_AGAIN_SECONDS = 1.0
 TIDY_SECONDS = 1.0
 READ_WAIT_SECONDS = 0.5
+BEGIN_SECONDS = 1.0
 
 
 class SimulatedNode:
@@ -90,6 +92,7 @@ class SimulatedNode:
         self.leading: SimulatedLeading | None = None
         self._answered = 0
         self._presumed = ""
+        self._succession_until = 0.0
         self.checkers.restarts(self.name)
         self.voter = SimulatedVoter(self)
         self.attending = SimulatedAttending(self)
@@ -205,13 +208,28 @@ class SimulatedNode:
             self.applied = position
             self.checkers.publishes(self.name, position)
 
+    def succession_begins(self) -> None:
+        """Its group's primary changes from this node or to it: callers wait a moment instead of being refused."""
+        self._succession_until = self.clock() + PATIENCE_SECONDS
+
+    def succession_ends(self) -> None:
+        """It is known who leads."""
+        self._succession_until = 0.0
+
+    def primary_changed(self) -> None:
+        """Another node may lead, by the map or by this node's own promise."""
+        if self.following is not None:
+            primary = presumed_primary(self.voter.promise, self.placement, node_id=self.name)
+            self.following.try_now(elsewhere=primary != self._presumed)
+
     def learn(self, placement: Placement) -> None:
         """The map shows another primary."""
         if placement.epoch <= self.placement.epoch:
             return
         self.placement = placement
-        if self.following is not None:
-            self.following.try_now()
+        if placement.epoch > self.sealed_epoch and placement.primary != self.name:
+            self.succession_ends()
+        self.primary_changed()
         if self.leading is not None:
             self.leading.placed(placement.epoch)
 
@@ -276,8 +294,15 @@ class SimulatedNode:
         if self.following is not None:
             self.following.answered(voter, epoch, number, vote)
 
-    def hello(self, stream: Stream, hello: pb.Hello) -> None:
-        """A standby wants to follow this node."""
+    def hello(self, stream: Stream, hello: pb.Hello, waited: float = 0.0) -> None:
+        """A standby wants to follow this node; on its way to lead it lets the standby wait."""
+        following, leading = self.following, self.leading
+        begins = (leading is not None and leading.begins) or (following is not None and following.asks)
+        if begins and waited < BEGIN_SECONDS:
+            self.after(0.01, self.hello, stream, hello, waited + 0.01)
+            return
+        if not stream.open:
+            return
         if self.leading is None:
             stream.end(self, "not primary")
         else:
@@ -350,7 +375,9 @@ class SimulatedNode:
         def answer(outcome: str, seq: int, position: Position) -> None:
             self.network.send(self, client, "answered", number, outcome, seq, position, self.name)
 
-        if self.leading is None:
+        if self.clock() < self._succession_until:
+            self.after(0.01, self.append, client, number, entry)
+        elif self.leading is None:
             answer("not primary", 0, START)
         else:
             self.leading.append(entry, answer)

@@ -178,16 +178,23 @@ class SimulatedShard:
     Attributes:
         transactions: What it contains; a resync or a reset makes one of all.
         checkpointed: How many of them survive a power cut.
+        staged: What a resync brought and is not committed yet, durably beside the shard.
     """
 
     def __init__(self) -> None:
         self.transactions: list[Transaction] = []
         self.checkpointed = 0
+        self.staged: Transaction | None = None
 
     @property
     def contains(self) -> Position | None:
         """The position of its last transaction; None while it is empty."""
         return self.transactions[-1].position if self.transactions else None
+
+    @property
+    def holds(self) -> Position | None:
+        """The position that it contains, or will once what is staged is installed."""
+        return self.contains if self.staged is None else self.staged.position
 
     @property
     def lsn(self) -> int:
@@ -211,6 +218,23 @@ class SimulatedShard:
         """Contain just this, checkpointed."""
         self.transactions = [Transaction(position, entries)]
         self.checkpointed = 1
+        self.staged = None
+
+    def clear(self) -> None:
+        """Contain nothing."""
+        self.transactions.clear()
+        self.checkpointed = 0
+        self.staged = None
+
+    def stage(self, position: Position, entries: tuple[Entry, ...]) -> None:
+        """Keep this beside the shard, which is made safe from a power cut as it is."""
+        self.checkpoint()
+        self.staged = Transaction(position, entries)
+
+    def install(self) -> None:
+        """Contain what is staged."""
+        if self.staged is not None:
+            self.replace(*self.staged)
 
     def checkpoint(self) -> None:
         """Make all of it safe from a power cut."""

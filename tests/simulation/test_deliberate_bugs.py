@@ -24,6 +24,7 @@ LEASE = "there before the read"
         (bugs.FollowsLowerEpochs, LOST, None),
         (bugs.VotesForAShorterLog, LOST, None),
         (bugs.AppliesBeforeTheCommit, "to its shard, which is not committed", None),
+        (bugs.InstallsAResyncBeforeItsCommit, "to its shard, which is not committed", None),
         (bugs.KeepsAPartedLog, f"holds another record|hold durably|to its shard, which is not|{LOST}", None),
         (bugs.ReusesAnEpoch, "two primaries", None),
         (bugs.CommitsAnOldEpochByCount, "of an earlier epoch than its own", None),

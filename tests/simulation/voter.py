@@ -93,6 +93,7 @@ class SimulatedVoter:
         def durable() -> None:
             self.promise = disk.promise = promise
             disk.writing = None
+            self._node.primary_changed()
             done()
             self._next()
 

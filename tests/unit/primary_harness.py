@@ -110,7 +110,7 @@ async def primary(
         for number, name in enumerate(voters, 1)
     )
     log = ReplicationLog.open(directory / "log", cluster_id="test", group=0, segment_bytes=1 << 20)
-    ahead = log_unlogged(directory, layout, 0, log)
+    ahead = log_unlogged(directory, layout, 0, log, led_epoch=log.last.epoch)
     thread = await DatabaseThread.start(
         lambda: GroupDatabase.open(directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20),
         name="group 0",

@@ -93,10 +93,10 @@ async def test_a_refused_append_is_not_overtaken_by_one_of_its_batch_or_of_the_n
         node.registry.evict(float("inf"))
         load = SessionLoader.load
 
-        def refuse(loader: SessionLoader, session_id: str) -> SessionActor | None:
+        def refuse(loader: SessionLoader, session_id: str, prepared: SessionActor | None) -> SessionActor | None:
             if session_id == "a":
                 raise ValueError("the shard cannot be read at this moment")
-            return load(loader, session_id)
+            return load(loader, session_id, prepared)
 
         stream = Stream(node)
         with monkeypatch.context() as patched:

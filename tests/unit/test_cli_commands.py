@@ -21,7 +21,18 @@ from ops.cli.calls import run
 from ops.cli.main import COMMANDS, main
 from ops.cli.sessions import payload_of
 
-NODE_COMMANDS = ("import", "append", "show", "sessions", "tail", "query", "switchover", "drain", "undrain")
+NODE_COMMANDS = (
+    "health",
+    "import",
+    "append",
+    "show",
+    "sessions",
+    "tail",
+    "query",
+    "switchover",
+    "drain",
+    "undrain",
+)
 
 
 def test_the_help_lists_every_command_and_the_exit_codes_without_importing_any() -> None:
@@ -37,7 +48,7 @@ def test_the_help_lists_every_command_and_the_exit_codes_without_importing_any()
     assert "Exit codes:" in shown
 
 
-@pytest.mark.parametrize("command", NODE_COMMANDS)
+@pytest.mark.parametrize("command", ["health", *NODE_COMMANDS])
 def test_every_commands_help_teaches_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(main, [command, "--help"])
     assert shown.exit_code == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent_core.client import Entry
 from ops.cli.plain_text import plain
-from ops.cli.rendering import body, heading, json_line, moment
+from ops.cli.rendering import body, counted, heading, json_line, moment
 
 
 def entry(payload: object, kind: str = "message", created_at_ms: int = 1_700_000_000_000) -> Entry:
@@ -80,3 +80,9 @@ def test_an_entry_for_a_machine_is_one_line_and_keeps_every_digit() -> None:
         "created_at_ms": 1_700_000_000_000,
         "payload": {"t": 1},
     }
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    counts = [counted(count, "file") for count in (0, 1, 2)]
+    assert counts == ["0 files", "1 file", "2 files"]
+    assert [counted(count, "entry", "entries") for count in (1, 2)] == ["1 entry", "2 entries"]

@@ -10,8 +10,8 @@ from agent_core.errors import Unavailable
 from ops.cluster_files import ClusterPlan, lay_out
 from ops.control.view import MapView
 from ops.group_context import GroupContext, Peers
+from replica.reading.pool import ReadPool
 from replica.reading.positions import AppliedPositions
-from replica.resync import nobody_reads
 
 NAMES = ("node-1", "node-2", "node-3")
 
@@ -30,7 +30,7 @@ async def context(tmp_path: Path) -> GroupContext:
         peers=Peers(configuration.cluster_map),
         positions=AppliedPositions(1),
         view=MapView(),
-        readers_away=nobody_reads,
+        pool=ReadPool(tmp_path, configuration.cluster_map.layout),
         executor=ThreadPoolExecutor(1),
     )
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent_core.database.build import DatabaseError, open_for_reading
-from agent_core.database.schema import FOLD_AFTER
+from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, schema_version
 from agent_core.errors import OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
+from agent_core.log.log import ReplicationLog
 from agent_core.log.record import RecordKind
+from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from primary.accumulator import BatchLimits
 from primary.writer import WriterSettings
@@ -262,16 +264,39 @@ async def test_a_shard_that_stays_ahead_is_reset(tmp_path: Path, monkeypatch: py
         await node.append("a", "one")
         last = node.log.last
     # A power cut took the log's end; the shard was checkpointed and kept all.
-    from agent_core.log.log import ReplicationLog
-
     log = ReplicationLog.open(tmp_path / "log", cluster_id="test", group=0)
-    log.cut_back(type(last)(last.epoch, last.lsn - 1))
+    log.cut_back(Position(last.epoch, last.lsn - 1))
     log.close()
     async with primary(tmp_path, epoch=2) as node:
         kinds = [record.kind for record in node.log.records(last.lsn - 1)]
         assert kinds == [RecordKind.EPOCH, RecordKind.RESET, RecordKind.EPOCH]
         assert await node.texts("a") == [b'{"text":"one"}']
         assert (await node.append("a", "two")).seq == 2
+
+
+async def test_a_shard_that_is_reset_is_migrated_by_its_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of its own behind the reset would wait for a quorum that waits for the resync of just this shard."""
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        shards = len(node.database.shards)
+        last = node.log.last
+    log = ReplicationLog.open(tmp_path / "log", cluster_id="test", group=0)
+    log.cut_back(Position(last.epoch, last.lsn - 1))
+    log.close()
+    monkeypatch.setattr("agent_core.database.schema.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE later (a)"))
+    for module in ("agent_core.database.schema", "primary.group_database"):
+        monkeypatch.setattr(f"{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    async with primary(tmp_path, epoch=2) as node:
+        records = list(node.log.records(last.lsn - 1))
+        kinds = [record.kind for record in records]
+        migrations = [RecordKind.TRANSACTION] * (shards - 1)
+        assert kinds == [RecordKind.EPOCH, *migrations, RecordKind.RESET, RecordKind.EPOCH]
+        reset = node.database.shards[records[-2].shard]
+        assert reset.position == records[-2].position
+        for state in node.database.shards.values():
+            assert schema_version(state.connection) == SCHEMA_VERSION + 1
 
 
 def test_the_errors_of_this_sqlite_build_are_not_the_standard_librarys() -> None:

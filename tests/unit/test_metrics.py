@@ -87,7 +87,9 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
             ),
         ),
         shards=(ShardSnapshot(shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1),),
-        sessions=SessionsSnapshot(live=4, memory_bytes=1 << 20, loads=6, evictions_by_reason={"idle": 2}),
+        sessions=SessionsSnapshot(
+            live=4, memory_bytes=1 << 20, loads=6, evictions_by_reason={"idle": 2}, repeated_appends=5
+        ),
         reads=ReadsSnapshot(
             shard_reads=20, failed_shard_reads=1, position_timeouts=2, sql_queries=7, sql_workers_stopped=3
         ),
@@ -179,6 +181,7 @@ def test_shards_sessions_build_and_process_are_there() -> None:
     assert value(samples, "checkpoints_blocked_total", group="1", shard="3") == 1
     assert value(samples, "sessions_memory_bytes") == 1 << 20
     assert value(samples, "session_evictions_total", reason="idle") == 2
+    assert value(samples, "repeated_appends_total") == 5
     assert value(samples, "node_info", cluster="test", node="node-1", version="0.1.0") == 1
     assert samples["process_resident_memory_bytes", ()] > 0
 

@@ -2,103 +2,19 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from agent_core.database.build import PAGE_SIZE
 from agent_core.errors import Unavailable
-from agent_core.log.log import ReplicationLog
-from agent_core.log.record import Record, RecordCodec, RecordKind
 from agent_core.position import START, Position
-from agent_core.routing import ShardLayout
-from agent_core.rpc import replication_pb2 as pb
-from primary.resync_source import ResyncSource
 from replica.group_shards import Keeping
 from replica.receiving import Reset
-from replica.standby_group import Resynced, StandbyGroup
-from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
+from replica.standby_group import Resynced
+from tests.unit.shard_histories import SHARD
+from tests.unit.standby_harness import CODEC, GROUP, Standby
 from tests.waiting import until
-
-GROUP = SHARD
-LAYOUT = ShardLayout(shard_count=4, shard_group_count=4)
-CODEC = RecordCodec()
-
-
-class Standby:
-    """A standby of one group with one shard, and the primary's shard beside it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / "standby"
-        self.shard_path = self.directory / "shards" / LAYOUT.shard_file_name(SHARD)
-        self.history = History(directory / "primary.db")
-        self.log = ReplicationLog.open(
-            self.directory / "log", cluster_id=CLUSTER, group=GROUP, segment_bytes=100_000
-        )
-        self.source = ResyncSource(
-            cluster_id=CLUSTER,
-            group=GROUP,
-            shard_paths={SHARD: self.history.path},
-            wait_committed=self._committed,
-            quorum_needs=lambda _: False,
-        )
-        self.source_is_up = True
-        self.group: StandbyGroup | None = None
-
-    async def open(self, keeping: Keeping | None = None) -> StandbyGroup:
-        self.group = await StandbyGroup.open(
-            self.directory,
-            cluster_id=CLUSTER,
-            node_id="standby",
-            layout=LAYOUT,
-            group=GROUP,
-            log=self.log,
-            exchange=self._exchange,
-            keeping=keeping,
-        )
-        self.group.begin_stream(1)
-        return self.group
-
-    async def close(self) -> None:
-        if self.group is not None:
-            await self.group.close()
-            self.group = None
-
-    def receive(self) -> None:
-        """Take over what the primary logged since."""
-        for record in self.history.records[self.log.last.lsn :]:
-            self.log.append(CODEC.encode(replace(record, group=GROUP)))
-
-    def reset_shard(self) -> int:
-        """The primary's shard leaves the log's history: a transaction that no record tells of, and a reset."""
-        lsn = len(self.history.records) + 1
-        self.history.fill(5, table=f"unlogged_{lsn}")
-        self.history.records[-1] = Record(RecordKind.RESET, GROUP, SHARD, Position(1, lsn), 0, 0, b"")
-        return lsn
-
-    def is_equal(self) -> bool:
-        return pages_of(self.shard_path) == pages_of(self.history.path)
-
-    async def _committed(self, lsn: int) -> None:
-        """Everything is."""
-
-    def _exchange(self, requests: AsyncIterator[pb.ResyncRequest]) -> AsyncIterator[pb.ResyncResponse]:
-        if not self.source_is_up:
-            raise Unavailable("the primary is down")
-        return self.source.serve(requests)
-
-
-@pytest.fixture
-async def standby(tmp_path: Path) -> AsyncIterator[Standby]:
-    async with AsyncExitStack() as stack:
-        standby = Standby(tmp_path)
-        stack.callback(standby.log.close)
-        stack.callback(standby.history.close)
-        stack.push_async_callback(standby.close)
-        yield standby
 
 
 async def test_only_what_is_committed_is_applied(standby: Standby) -> None:
@@ -386,9 +302,8 @@ async def test_whoever_stops_waiting_for_an_ordered_resync_does_not_call_it_off(
     assert SHARD in group.unfit_shards()
 
 
-@pytest.mark.parametrize("needed", [True, False])
-async def test_what_a_resync_brings_before_its_commit_is_not_told_as_committed_before_it_is(
-    standby: Standby, monkeypatch: pytest.MonkeyPatch, needed: bool
+async def test_what_a_resync_brings_is_told_as_committed_once_it_is(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Position] = []
     committed = asyncio.Event()
@@ -397,22 +312,15 @@ async def test_what_a_resync_brings_before_its_commit_is_not_told_as_committed_b
         await committed.wait()
 
     monkeypatch.setattr(standby.source, "_wait_committed", wait_committed)
-    monkeypatch.setattr(standby.source, "_quorum_needs", lambda _: needed)
-    monkeypatch.setattr(standby.source, "_commit_wait_seconds", 0.05 if needed else 10.0)
     group = await standby.open()
     group.on_committed(told.append)
     standby.history.fill(2)
-    last = standby.history.position
     resync = asyncio.create_task(group.resync([SHARD]))
-    if not needed:
-        assert told == []
-        committed.set()
+    await until(lambda: standby.source.active)
+    assert told == []
+    committed.set()
     await resync
-    assert group.appliers[SHARD].applied == last
-    assert told == ([] if needed else [last])
-    standby.receive()
-    group.commit(last.lsn)
-    assert told[-1] == last
+    assert (group.appliers[SHARD].applied, told) == (standby.history.position, [standby.history.position])
 
 
 async def test_a_reset_that_a_resync_has_brought_along_demands_nothing(standby: Standby) -> None:

@@ -10,9 +10,9 @@ import base64
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from replica.reading.sql.limits import SqlLimits, limit_process
 from replica.reading.sql.messages import encode_message, read_message
@@ -33,37 +33,56 @@ class QueryFailure(Exception):
         self.exiting = exiting
 
 
-def serve(run: Callable[[dict[str, Any], SqlLimits], Answer], *, address_space_bytes: int, open_files: int) -> None:
-    """Answer requests until standard input ends; the limits stand on the command line.
+class Engine(Protocol):
+    """What runs the queries of a worker process.
 
-    Args:
-        run: Runs one query, or raises `QueryFailure`.
+    Attributes:
+        limits: What each query may use.
         address_space_bytes: What the process may map beside the memory that the limits give to a query.
         open_files: How many files it may hold open.
     """
-    limits = SqlLimits.from_argument(sys.argv[1])
-    limit_process(address_space_bytes=limits.memory_bytes + address_space_bytes, open_files=open_files)
+
+    limits: SqlLimits
+    address_space_bytes: int
+    open_files: int
+
+    def prepare(self) -> None:
+        """Do what the next query needs and does not depend on it; called before each."""
+
+    def run(self, request: dict[str, Any]) -> Answer:
+        """Run one query.
+
+        Raises:
+            QueryFailure: It was refused, passed a limit, or a shard could not be read.
+        """
+
+
+def serve(engine: Engine) -> None:
+    """Answer requests until standard input ends."""
+    limit_process(
+        address_space_bytes=engine.limits.memory_bytes + engine.address_space_bytes, open_files=engine.open_files
+    )
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    engine.prepare()
     answers.write(encode_message(READY))
     answers.flush()
-    exiting = False
-    while not exiting and (message := read_message(requests)) is not None:
-        head, rows = _answer(run, message[0], limits)
-        exiting = head.get("exiting", False)
+    while (message := read_message(requests)) is not None:
+        head, rows = _answer(engine, message[0])
         answers.write(encode_message(head, rows))
         answers.flush()
+        if head.get("exiting", False):
+            break
+        engine.prepare()
 
 
-def _answer(
-    run: Callable[[dict[str, Any], SqlLimits], Answer], request: dict[str, Any], limits: SqlLimits
-) -> Answer:
+def _answer(engine: Engine, request: dict[str, Any]) -> Answer:
     try:
-        return run(request, limits)
+        return engine.run(request)
     except QueryFailure as failure:
         return {"code": failure.code, "message": str(failure), "exiting": failure.exiting}, b""
     except MemoryError:
         # What Python and the engine still hold after this is anyone's guess: the next query gets a new process.
-        return {"code": "query_limit", "message": out_of_memory(limits), "exiting": True}, b""
+        return {"code": "query_limit", "message": out_of_memory(engine.limits), "exiting": True}, b""
 
 
 def rows_answer(columns: list[str], rows: list[str], *, truncated: bool) -> Answer:

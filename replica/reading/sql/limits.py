@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import sqlite3
 from dataclasses import asdict, dataclass
@@ -22,8 +21,6 @@ MAX_FILE_BYTES = 64 << 20
 """No query writes a file; SQLite may have to map a shard's shared memory, which is one."""
 PROGRESS_OPERATIONS = 1000
 """Virtual machine operations of SQLite between two looks at the clock."""
-NICENESS = 10
-"""Workers give way to replication when processors are short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +76,11 @@ _SQLITE_LIMITS = {
 
 
 def limit_process(*, address_space_bytes: int, open_files: int) -> None:
-    """Bound this process's memory, files and priority for good; nothing that it starts can have more rights."""
+    """Bound this process's memory and files for good; nothing that it starts can have more rights."""
     _lower(resource.RLIMIT_AS, address_space_bytes)
     _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
     _lower(resource.RLIMIT_NOFILE, open_files)
     _lower(resource.RLIMIT_CORE, 0)
-    os.nice(NICENESS)
 
 
 def limit_processor_time(seconds: float) -> None:

@@ -26,7 +26,9 @@ min percentile percentile_cont percentile_disc string_agg sum total
 cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number
 """
 
-FUNCTIONS = frozenset(f"{_SCALAR_FUNCTIONS} {_AGGREGATE_AND_WINDOW_FUNCTIONS}".split())
+_FULL_TEXT_FUNCTIONS = "bm25 highlight snippet"
+
+FUNCTIONS = frozenset(f"{_SCALAR_FUNCTIONS} {_AGGREGATE_AND_WINDOW_FUNCTIONS} {_FULL_TEXT_FUNCTIONS}".split())
 
 DESCRIBING_PRAGMAS = frozenset(
     {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list"}
@@ -34,12 +36,23 @@ DESCRIBING_PRAGMAS = frozenset(
 """Take the name of a table or an index, and may be read as tables (`pragma_table_info('sessions')`)."""
 
 PLAIN_PRAGMAS = frozenset(
-    {"compile_options", "encoding", "freelist_count", "function_list", "page_count", "page_size", "user_version"}
+    {
+        "compile_options",
+        "data_version",
+        "encoding",
+        "freelist_count",
+        "function_list",
+        "page_count",
+        "page_size",
+        "user_version",
+    }
 )
 """Allowed without a value only: with one, some of them write."""
 
 TABLE_FUNCTIONS = ("json_each", "json_tree", *(f"pragma_{name}" for name in sorted(DESCRIBING_PRAGMAS)))
 """Table-valued functions that may be read; other virtual tables of the library may not."""
+
+_FULL_TEXT_TABLE = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'documents_text'"
 
 _ACTIONS = (
     *("ALTER_TABLE", "ANALYZE", "ATTACH", "DELETE", "DETACH", "FUNCTION", "INSERT", "PRAGMA", "READ", "REINDEX"),
@@ -71,6 +84,8 @@ class ReadOnlyPolicy:
         """Let a connection do nothing but plain reads from now on."""
         for table in TABLE_FUNCTIONS:
             connection.execute(f"SELECT 1 FROM {table}('[]') LIMIT 0")  # noqa: S608 - our own constants
+        for (table,) in connection.execute(_FULL_TEXT_TABLE).fetchall():
+            connection.execute(f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608 - likewise
         modules = frozenset(row[0].lower() for row in connection.execute("PRAGMA module_list"))
         policy = cls(modules)
         connection.set_authorizer(policy)

@@ -27,13 +27,14 @@ class WorkerProcess:
         self.reusable = False
 
     @classmethod
-    async def start(cls, module: str, limits: SqlLimits) -> WorkerProcess:
-        """Start a process that runs `module` and obeys these limits; its first message says that it is ready."""
+    async def start(cls, engine: str, limits: SqlLimits) -> WorkerProcess:
+        """Start a process for a module's engine, within these limits; its first message says that it is ready."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the directory in which the node runs holds no modules of ours, and maybe of somebody else
             "-m",
-            module,
+            "replica.reading.sql",
+            engine,
             limits.to_argument(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -18,9 +18,9 @@ START_SECONDS = 20.0
 GRACE_SECONDS = 0.5
 """How long past its deadline a query may take to stop by itself, before its process is killed."""
 MAX_WAITING_QUERIES = 32
-SQLITE_WORKER = "replica.reading.sql.worker"
+SQLITE_ENGINE = "replica.reading.sql.sqlite_engine"
 """Reads one shard."""
-DUCKDB_WORKER = "replica.reading.sql.duckdb_worker"
+DUCKDB_ENGINE = "replica.reading.sql.duckdb_engine"
 """Reads all shards as whole tables."""
 
 
@@ -46,13 +46,14 @@ class SqlWorkers:
         killed: Workers that had to be stopped: their query overran, was cancelled, or took them down.
     """
 
-    def __init__(self, count: int = 2, limits: SqlLimits | None = None, *, module: str = SQLITE_WORKER) -> None:
-        self._module = module
+    def __init__(self, count: int = 2, limits: SqlLimits | None = None, *, engine: str = SQLITE_ENGINE) -> None:
+        self._engine = engine
         self._limits = limits or SqlLimits()
         self._slots = asyncio.Semaphore(count)
         self._waiting = 0
         self._idle: list[WorkerProcess] = []
         self._all: set[WorkerProcess] = set()
+        self._left_starts: list[asyncio.Task[WorkerProcess]] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         self.queries = 0
@@ -120,6 +121,9 @@ class SqlWorkers:
     async def close(self) -> None:
         """Stop every worker; queries that run end as errors."""
         self._closed = True
+        for start in self._left_starts:
+            start.cancel()
+        await asyncio.gather(*self._left_starts, return_exceptions=True)
         for worker in tuple(self._all):
             self._stop(worker)
         await asyncio.gather(*self._ending)
@@ -129,7 +133,7 @@ class SqlWorkers:
         """A worker for one query; it is kept for the next only if it says so at the end."""
         await self._wait_for_slot(seconds)
         try:
-            worker = self._living() or await self._start()
+            worker = self._living() or await self._started()
             worker.reusable = False
             try:
                 yield worker
@@ -150,6 +154,19 @@ class SqlWorkers:
             self._stop(worker)
         return None
 
+    async def _started(self) -> WorkerProcess:
+        """A new worker.
+
+        A start whose query was given up goes on, for the next query that needs a worker: else impatient callers
+        would keep a busy node from ever having one.
+        """
+        start = self._left_starts.pop() if self._left_starts else asyncio.create_task(self._start())
+        try:
+            return await asyncio.shield(start)
+        except asyncio.CancelledError:
+            self._left_starts.append(start)
+            raise
+
     async def _wait_for_slot(self, seconds: float) -> None:
         if self._waiting >= MAX_WAITING_QUERIES:
             raise Overloaded(f"{MAX_WAITING_QUERIES} queries wait on this node already; try again later")
@@ -164,7 +181,7 @@ class SqlWorkers:
 
     async def _start(self) -> WorkerProcess:
         self._check_open()
-        worker = await WorkerProcess.start(self._module, self._limits)
+        worker = await WorkerProcess.start(self._engine, self._limits)
         self._all.add(worker)
         ready = False
         try:

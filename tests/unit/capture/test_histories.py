@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent_core.database.build import Connection, open_for_reading
-from tests.unit.capture.harness import Shard, apply, crash, required
+from primary.capture import WalCapture
+from tests.unit.capture.harness import Shard, apply, crash, required, wal_of
 
 blob_sizes = st.sampled_from([10, 300, 3000, 9000, 60000])
 STATEMENTS = st.one_of(
@@ -97,6 +98,13 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def close_a_reader(self) -> None:
         self.readers.pop(0).close()
+
+    @rule()
+    def capture_anew_beside_the_open_connection(self) -> None:
+        self.shard.capture.close()
+        self.shard.capture = WalCapture(wal_of(self.shard.path), in_use=True)
+        self.run(["INSERT INTO u VALUES (0)"], "COMMIT")
+        required(self.shard.follow())
 
     @rule()
     def stop_and_start(self) -> None:

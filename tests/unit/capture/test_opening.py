@@ -104,3 +104,61 @@ def test_a_transaction_that_a_crash_kept_out_of_a_living_index_is_stepped_back_o
     required(shard.execute(INSERT))
     shard.assert_whole()
     twin.close()
+
+
+@pytest.mark.parametrize("before", [1, 30])
+def test_beside_an_open_connection_the_file_s_end_is_the_wal_s(shard: Shard, before: int) -> None:
+    for _ in range(before):
+        shard.execute(INSERT)
+    shard.capture.close()
+    shard.capture = WalCapture(wal_of(shard.path), in_use=True)
+    assert shard.capture.wal_bytes == wal_of(shard.path).stat().st_size
+    for _ in range(3):
+        required(shard.execute(INSERT))
+        shard.assert_whole()
+
+
+@pytest.mark.parametrize("blobs", [1, 100])
+def test_what_was_rolled_back_at_the_end_of_a_wal_in_use_is_not_captured(shard: Shard, blobs: int) -> None:
+    shard.execute(INSERT)
+    shard.spill_and_roll_back()
+    shard.capture.close()
+    shard.capture = WalCapture(wal_of(shard.path), in_use=True)
+    required(shard.execute(*["INSERT INTO t (b) VALUES (randomblob(4000))"] * blobs))
+    shard.assert_whole()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_a_wrongly_presumed_end_is_noticed_by_the_first_capture(shard: Shard, tmp_path: Path, frames: int) -> None:
+    shard.execute(*["INSERT INTO t (b) VALUES (randomblob(3000))"] * 20)
+    twin = Shard(crash(shard, tmp_path / "twin"))
+    twin.execute("UPDATE t SET b = randomblob(3000) WHERE a <= 4")
+    # Written to the file, never entered in the index, which the open connection keeps alive.
+    shutil.copyfile(wal_of(twin.path), wal_of(shard.path))
+    shard.capture.close()
+    shard.capture = WalCapture(wal_of(shard.path), in_use=True)
+    assert shard.capture.wal_bytes == twin.capture.wal_bytes
+    required(shard.execute(f"UPDATE t SET b = randomblob(3000) WHERE a <= {frames}"))
+    shard.assert_whole()
+    required(shard.execute(INSERT))
+    shard.assert_whole()
+    twin.close()
+
+
+def test_a_checkpoint_before_the_first_capture_does_not_mislead_it(shard: Shard) -> None:
+    shard.execute(INSERT)
+    shard.capture.close()
+    shard.capture = WalCapture(wal_of(shard.path), in_use=True)
+    shard.checkpoint("TRUNCATE")
+    required(shard.execute(INSERT))
+    shard.assert_whole()
+
+
+def test_the_last_transaction_of_a_wal_in_use_is_found(shard: Shard) -> None:
+    shard.execute(INSERT)
+    transaction = shard.execute(INSERT)
+    shard.capture.close()
+    shard.capture = WalCapture(wal_of(shard.path), in_use=True)
+    assert shard.capture.last_transaction() == transaction
+    required(shard.execute(INSERT))
+    shard.assert_whole()

@@ -49,6 +49,7 @@ def view(
                 durable_lsn=10,
                 committed_lsn=10,
                 applied_lsn=10,
+                acknowledged_appends=10 if primary == node else None,
                 log_first_lsn=1,
                 log_bytes=0,
                 connected=None if primary == node else connected,

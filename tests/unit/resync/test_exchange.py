@@ -255,4 +255,6 @@ async def test_a_receiver_without_which_nothing_can_be_committed_does_not_wait_f
     assert source.sent_uncommitted == 1
     assert len(asked) == 1
     assert not resync.committed
+    assert (thread.owned.applied, thread.owned.holds) == (None, history.position)
+    await thread.run(thread.owned.install_staged)
     await assert_identical(thread, history)

@@ -1,10 +1,4 @@
-"""A worker process: runs one query after another with the standard library's SQLite, within limits.
-
-    python -m replica.reading.sql.worker LIMITS
-
-LIMITS is what `SqlLimits.to_argument` makes. The process says that it is ready, then answers each request on
-standard input with one message on standard output, and ends when standard input does. Whatever a query does to this
-process, the node outlives it.
+"""The engine of the worker processes that read one shard: the standard library's SQLite, within limits.
 
 The standard library's SQLite is used because it can set limits, which the build that writes shards cannot; two
 libraries must not share a process, and do not.
@@ -26,7 +20,6 @@ from replica.reading.sql.answering import (
     out_of_memory,
     out_of_time,
     rows_answer,
-    serve,
 )
 from replica.reading.sql.limits import (
     INTERPRETER_BYTES,
@@ -42,30 +35,39 @@ BUSY_SECONDS = 1.0
 OPEN_FILES = 64
 
 
-def run(request: dict[str, Any], limits: SqlLimits) -> Answer:
-    """Run one query.
+class Engine:
+    """SQLite over one shard, opened anew for each query."""
 
-    Raises:
-        QueryFailure: It was refused, passed a limit, or the shard could not be read.
-    """
-    seconds = float(request["seconds"])
-    deadline = time.monotonic() + seconds
-    limit_processor_time(seconds)
-    policy = None
-    try:
-        with closing(_open(request["paths"][0], limits.memory_bytes)) as connection:
-            policy = ReadOnlyPolicy.install(connection)
-            connection.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPERATIONS)
-            cursor = connection.execute(request["sql"], bound_parameters(request["parameters"]))
-            if cursor.description is None:
-                raise QueryFailure("query_refused", "the statement returns no rows; write a SELECT")
-            columns = [column[0] for column in cursor.description]
-            rows, truncated = collect(cursor, request["max_rows"], limits.result_bytes, deadline, seconds)
-    except (sqlite3.Error, sqlite3.Warning) as error:
-        raise _failure(error, policy, seconds, limits) from error
-    except (OverflowError, UnicodeError) as error:
-        raise QueryFailure("query_refused", f"a parameter cannot be bound: {error}") from error
-    return rows_answer(columns, rows, truncated=truncated)
+    address_space_bytes = INTERPRETER_BYTES
+    open_files = OPEN_FILES
+
+    def __init__(self, limits: SqlLimits) -> None:
+        self.limits = limits
+
+    def prepare(self) -> None:
+        """Opening a shard takes no time."""
+
+    def run(self, request: dict[str, Any]) -> Answer:
+        """Run one query over the shard file that `request["paths"]` names."""
+        limits = self.limits
+        seconds = float(request["seconds"])
+        deadline = time.monotonic() + seconds
+        limit_processor_time(seconds)
+        policy = None
+        try:
+            with closing(_open(request["paths"][0], limits.memory_bytes)) as connection:
+                policy = ReadOnlyPolicy.install(connection)
+                connection.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPERATIONS)
+                cursor = connection.execute(request["sql"], bound_parameters(request["parameters"]))
+                if cursor.description is None:
+                    raise QueryFailure("query_refused", "the statement returns no rows; write a SELECT")
+                columns = [column[0] for column in cursor.description]
+                rows, truncated = collect(cursor, request["max_rows"], limits.result_bytes, deadline, seconds)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise _failure(error, policy, seconds, limits) from error
+        except (OverflowError, UnicodeError) as error:
+            raise QueryFailure("query_refused", f"a parameter cannot be bound: {error}") from error
+        return rows_answer(columns, rows, truncated=truncated)
 
 
 def _open(path: str, memory_bytes: int) -> sqlite3.Connection:
@@ -96,7 +98,3 @@ def _failure(error: Exception, policy: ReadOnlyPolicy | None, seconds: float, li
         case _:
             code, message = "query_refused", str(error)
     return QueryFailure(code, message)
-
-
-if __name__ == "__main__":
-    serve(run, address_space_bytes=INTERPRETER_BYTES, open_files=OPEN_FILES)

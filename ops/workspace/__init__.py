@@ -1,0 +1,1 @@
+"""Keeping the index of a workspace equal to a folder of Markdown files."""

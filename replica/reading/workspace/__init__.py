@@ -1,0 +1,1 @@
+"""Reading the documents of workspaces, on any node."""
