@@ -55,7 +55,9 @@ class GroupModel(BaseModel):
     log_bytes: int
     connected: bool | None = Field(description="Whether it has a stream from the primary; null where it leads.")
     lag: LagModel | None = Field(description="As it measures itself; null where it leads.")
-    acknowledged_appends: int | None = Field(description="Where it leads: entries acknowledged in this term.")
+    acknowledged_appends: int | None = Field(
+        default=None, description="Where it leads: entries acknowledged in this term."
+    )
     standbys: list[StandbyModel] = Field(description="Where it leads, the others.")
     failure: str | None = Field(description="What has stopped for good.")
 

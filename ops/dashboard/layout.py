@@ -35,6 +35,8 @@ class Destination(NamedTuple):
 NAVIGATION = (
     Destination("Cluster", "/", "hub", "c"),
     Destination("Sessions", "/sessions", "forum", "s"),
+    Destination("Analytics", "/analytics", "insights", "a"),
+    Destination("SQL", "/sql", "terminal", "q"),
 )
 
 

@@ -8,11 +8,13 @@ from fastapi import FastAPI
 
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.node_client.reader import NodeReader
-from ops.dashboard.pages import cluster, raw, session, sessions
+from ops.dashboard.pages import analytics, cluster, raw, session, sessions, sql
 
 PAGES: tuple[Callable[[FastAPI, NodeReader, ClusterWatch], None], ...] = (
     cluster.register,
     sessions.register,
     session.register,
     raw.register,
+    analytics.register,
+    sql.register,
 )
