@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO := $(wildcard proto/headwater/v1/*.proto)
 # What the tests run that is not Python, each with the Debian package that brings it.
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd sqlite3=sqlite3 ip=iproute2
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=systemd sqlite3=sqlite3 ip=iproute2 chromium=chromium
 
 .DEFAULT_GOAL := help
 
@@ -69,6 +69,9 @@ check-stubs: generate-stubs
 dashboard: setup ## Generate ops/grafana/headwater.json from ops/grafana/dashboard.py.
 	$(BIN)/python ops/grafana/dashboard.py > ops/grafana/headwater.json
 
+pictures: setup test-programs ## Take the pictures of the dashboard in README.md anew.
+	$(BIN)/python -m tests.e2e.dashboard_pictures
+
 lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds.
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -77,5 +80,5 @@ lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds
 clean: ## Remove what set-up and tests made.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo failover-demo test test-programs chaos simulate check bench proto dashboard generate-stubs \
+.PHONY: help setup demo failover-demo test test-programs chaos simulate check bench proto dashboard pictures generate-stubs \
   check-stubs lock clean

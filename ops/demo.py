@@ -18,6 +18,8 @@ from agent_core.client import Client
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import ListSessionsRequest
 from agent_core.transcripts import ImportedEntry, read_transcript
+from ops.cluster_files import free_ports
+from ops.dashboard.process import running_dashboard
 from ops.importing import import_files
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
@@ -142,15 +144,33 @@ async def run_demo(
     *,
     seconds: float | None,
     stop: asyncio.Event,
+    say: Callable[[str], None],
     show: Callable[[LocalCluster, DemoProgress], Awaitable[None]],
     refresh_seconds: float,
 ) -> DemoOutcome:
     """Run the whole demonstration in `directory` until `seconds` have passed or `stop` is set.
 
+    Args:
+        directory: Where the cluster's files go.
+        seconds: How long it loads the cluster; None: until `stop`.
+        stop: Ends it.
+        say: Is told the dashboard's URL, once that answers.
+        show: Shows the cluster and the load, every `refresh_seconds`.
+        refresh_seconds: See `show`.
+
     Raises:
         HeadwaterError: The cluster refused a write.
+        DashboardFailed: The dashboard did not start.
     """
-    async with LocalCluster(directory) as cluster:
+    async with (
+        LocalCluster(directory) as cluster,
+        running_dashboard(
+            [node.http_address for node in cluster.addresses],
+            f"127.0.0.1:{free_ports(1)[0]}",
+            cluster.directory / "dashboard.log",
+        ) as dashboard,
+    ):
+        say(dashboard)
         progress = DemoProgress()
         async with Client(cluster.address("node-1").grpc_address) as client:
             loading = asyncio.create_task(load(client, progress, stop))

@@ -15,8 +15,10 @@ from rich.live import Live
 from rich.text import Text
 
 from ops.cli.calls import EXIT_FAILED, open_channel, run
+from ops.cli.plain_text import plain
 from ops.cli.status import status_view
 from ops.cli.up import overview
+from ops.dashboard.process import DashboardFailed
 from ops.demo import DemoProgress, run_demo
 from ops.local_cluster import LocalCluster
 from ops.node_status import ask
@@ -32,12 +34,16 @@ LINE_SECONDS = 2.0
 def demo(seconds: float | None, data: Path | None) -> None:
     """Start a primary and two standbys, import the sample, append like a fleet of agents, compare the nodes.
 
+    The first line is the address of the dashboard, which shows all of it in a browser while the demonstration runs.
     The last line says how many entries were acknowledged and whether every standby holds them; the exit code
     is 0 only if so.
 
     Example: headwater demo --seconds 20
     """
-    run(_demo(seconds, data))
+    try:
+        run(_demo(seconds, data))
+    except DashboardFailed as error:
+        raise click.ClickException(plain(str(error))) from error
 
 
 async def _demo(seconds: float | None, data: Path | None) -> int:
@@ -48,7 +54,12 @@ async def _demo(seconds: float | None, data: Path | None) -> int:
     with tempfile.TemporaryDirectory(prefix="headwater-demo-") as temporary:
         async with LiveView(console) as view:
             outcome = await run_demo(
-                data or Path(temporary), seconds=seconds, stop=stop, show=view.show, refresh_seconds=REFRESH_SECONDS
+                data or Path(temporary),
+                seconds=seconds,
+                stop=stop,
+                say=lambda dashboard: console.print(f"dashboard: {dashboard}", highlight=False),
+                show=view.show,
+                refresh_seconds=REFRESH_SECONDS,
             )
     console.print(str(outcome), highlight=False)
     return 0 if outcome.held else EXIT_FAILED

@@ -135,11 +135,13 @@ def overview(cluster: LocalCluster) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     groups = "1 group" if settings.shard_group_count == 1 else f"{settings.shard_group_count} groups"
+    nodes = ",".join(node.http_address for node in cluster.addresses)
     return (
         f"Cluster {settings.id} is ready: {settings.shard_count} shards in {groups}, "
         f"acknowledgement {settings.acknowledgement.value}.\n\n{table}\n\n"
         "HTTP serves reads, explained at /docs, health at /readyz, metrics at /metrics.\n"
         f"Configuration, log and data of each node are in {cluster.directory}/<node>.\n"
+        f"A web page that shows it: headwater dashboard --nodes {nodes}\n"
         "Ctrl-C stops them all."
     )
 

@@ -9,7 +9,7 @@ from ops.dashboard.node_client.choice import STALE_SECONDS
 
 Level = Literal["good", "warning", "bad"]
 
-STOPPED_SECONDS = 8.0
+STOPPED_SECONDS = 15.0
 """A page that renews itself and did not for so long has stopped."""
 
 

@@ -71,10 +71,13 @@ class ClusterWatch:
 
     async def look(self) -> None:
         """Ask every node that is due once."""
-        choice = self._reader.choice
-        asked = choice.to_watch(time.monotonic())
-        views = await asyncio.gather(*(self._reader.cluster_view(node) for node in asked))
-        answers = {view.node_id: view for view in views if view is not None}
+        choice, answers = self._reader.choice, dict[str, ClusterResponse]()
+        asked: set[str] = set()
+        # What one node tells of who leads can make others due, such as a primary that leads no more.
+        while due := [node for node in choice.to_watch(time.monotonic()) if node.address not in asked]:
+            asked |= {node.address for node in due}
+            views = await asyncio.gather(*(self._reader.cluster_view(node) for node in due))
+            answers |= {view.node_id: view for view in views if view is not None}
         self.failures = {node.name: node.failure for node in choice.nodes if node.failure is not None}
         if answers:
             self._views = answers

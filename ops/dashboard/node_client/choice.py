@@ -12,7 +12,7 @@ STALE_SECONDS = 5.0
 MAX_NODES = 64
 """That are asked, whatever a node says how many there are."""
 PROBE_SECONDS = 1.0
-MAX_PROBE_SECONDS = 8.0
+MAX_PROBE_SECONDS = 4.0
 """Between two questions to a node that does not answer: doubling from the first to the second."""
 
 

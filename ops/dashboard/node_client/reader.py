@@ -22,7 +22,7 @@ from replica.reading.http_models import EntryModel, ErrorResponse
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 10.0
 WATCH_SECONDS = 2.0
-FOLLOW_SECONDS = 30.0
+FOLLOW_SECONDS = 15.0
 """A node says on a followed session that nothing came more often than this."""
 MAX_ANSWER_BYTES = 384 << 20
 MAX_CONNECTIONS = 32

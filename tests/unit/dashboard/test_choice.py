@@ -107,4 +107,4 @@ def test_a_node_that_keeps_failing_is_asked_ever_less_often_up_to_a_bound() -> N
         )
         waits.append(due - now)
         now = due
-    assert waits == [PROBE_SECONDS, 2, 4, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS]
+    assert waits == [PROBE_SECONDS, 2, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS]

@@ -1,0 +1,217 @@
+"""The dashboard in a real browser, on a real cluster that loses nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.e2e.dashboard_stage import Stage, stage
+from tests.exported import roles
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FLAKY = "db5b5fab-8f4d-4e27-9da1-494c73cf256d"
+LONG = 500
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with stage(tmp_path_factory.mktemp("dashboard")) as built:
+        yield built
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(shown: Stage) -> Iterator[None]:
+    shown.complaints.clear()
+    yield
+    assert shown.complaints == []
+
+
+async def test_the_cluster_page_shows_roles_positions_lag_and_spares_the_primary(shown: Stage) -> None:
+    primary, standbys = await roles(shown.cluster)
+    async with shown.page("/") as page:
+        groups = page.locator("section", has_text="Shard groups")
+        await expect(groups.locator("tr", has_text=primary)).to_contain_text("leads, heard by 2")
+        for standby in standbys:
+            await expect(groups.locator("tr", has_text=standby)).to_contain_text("follows")
+        nodes = page.locator("section", has_text="gRPC")
+        await expect(nodes.locator("tr", has_text=primary)).to_contain_text("it is not asked")
+        await expect(page.locator(".chart canvas")).to_be_visible()
+        await expect(page.locator(".freshness")).to_contain_text(f"{standbys[0]}, {standbys[1]} · up to date")
+        await shown.picture(page, "cluster-light")
+
+
+async def test_sessions_are_searched_filtered_and_opened_by_keyboard_alone(shown: Stage) -> None:
+    async with shown.page("/", dark=True) as page:
+        await expect(page.locator(".facts")).to_be_visible()
+        await page.keyboard.press("g")
+        await page.keyboard.press("s")
+        await expect(page.locator("tbody tr")).to_have_count(8)
+        await shown.picture(page, "sessions-dark")
+        await page.keyboard.press("/")
+        await page.keyboard.type("flaky")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        assert "text=flaky" in page.url
+        await page.get_by_role("link", name="Flaky business-day test").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Flaky business-day test")
+
+
+async def test_a_filter_is_part_of_the_address_and_combines_with_others(shown: Stage) -> None:
+    async with shown.page("/sessions") as page:
+        await page.locator("a.chip-workspace", has_text="kelpie").first.click()
+        await expect(page.locator("tbody tr")).to_have_count(2)
+        await page.get_by_label("Title or id").fill("index builds")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        assert "workspace=kelpie" in page.url
+        await page.get_by_label("Updated from").fill("2020-01-01")
+        await page.get_by_label("to", exact=True).fill("2020-01-02")
+        await expect(page.get_by_text("No session matches")).to_be_visible()
+        await shown.picture(page, "sessions-empty")
+
+
+async def test_sessions_come_page_by_page(shown: Stage) -> None:
+    for number in range(60):
+        await shown.client.create_session(workspace="paged", title=f"number {number}")
+    async with shown.page("/sessions?workspace=paged") as page:
+        await expect(page.locator("tbody tr")).to_have_count(50)
+        await page.get_by_role("link", name="Next page").click()
+        await expect(page.locator("tbody tr")).to_have_count(10)
+        await page.get_by_role("link", name="First page").click()
+        await expect(page.locator("tbody tr")).to_have_count(50)
+
+
+async def test_a_transcript_reads_as_a_conversation_with_tool_calls_folded(shown: Stage) -> None:
+    async with shown.page(f"/sessions/{FLAKY}") as page:
+        await expect(page.locator(".said-by-user").first).to_contain_text("fails about one run in five")
+        await expect(page.locator(".said-by-assistant strong", has_text="UTC").first).to_be_visible()
+        call = page.locator("details.call", has_text="eta.py").nth(1)
+        await expect(call.locator(".call-body")).to_be_hidden()
+        await call.locator("summary").click()
+        await expect(call.locator(".call-body")).to_contain_text("def next_business_day")
+        change = page.locator("details.call", has_text="Edit").first
+        await change.locator("summary").press("Enter")
+        await expect(change.locator(".code .gi").first).to_be_visible()
+        await shown.picture(page, "session-light")
+
+
+@pytest.mark.parametrize("path", ["/", "/sessions", f"/sessions/{FLAKY}"])
+async def test_pages_fit_a_phone(shown: Stage, path: str) -> None:
+    async with shown.page(path, phone=True, dark=True) as page:
+        await expect(page.locator(".table, .item").first).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        await shown.picture(page, f"phone-{path.strip('/').split('/')[0] or 'cluster'}{path.count('/')}")
+
+
+async def test_a_session_grows_while_it_is_looked_at(shown: Stage) -> None:
+    session = await shown.client.create_session(title="Grows")
+    async with shown.page(f"/sessions/{session.session_id}") as page:
+        await expect(page.get_by_text("Nothing has been said yet")).to_be_visible()
+        for text in ("first words", "second words"):
+            await shown.client.append(session.session_id, "message", {"role": "user", "content": text})
+            await expect(page.locator(".said").last).to_contain_text(text)
+        await expect(page.get_by_text("Nothing has been said yet")).to_be_hidden()
+        content = [{"type": "tool_call", "id": "call-1", "name": "bash", "arguments": {"command": "sleep 1"}}]
+        await shown.client.append(session.session_id, "message", {"role": "assistant", "content": content})
+        await expect(page.locator(".call-pending")).to_contain_text("no result yet")
+        result = {"role": "tool_result", "toolCallId": "call-1", "content": "done", "isError": True}
+        await shown.client.append(session.session_id, "message", result)
+        await expect(page.locator(".call-errored")).to_contain_text("failed")
+
+
+async def test_a_long_transcript_opens_at_its_end_comes_in_parts_and_offers_its_latest(shown: Stage) -> None:
+    session = await shown.client.create_session(title="Long")
+    for number in range(1, LONG + 1):
+        await shown.client.append(
+            session.session_id, "message", {"role": "user", "content": f"entry number {number} of many"}
+        )
+    async with shown.page(f"/sessions/{session.session_id}") as page:
+        await expect(page.get_by_text(f"entry number {LONG} of many")).to_be_in_viewport()
+        await expect(page.locator(".item")).to_have_count(200)
+        await page.get_by_role("link", name="Start").first.click()
+        await expect(page.get_by_text("entry number 1 of many")).to_be_in_viewport()
+        await page.get_by_role("link", name="Later").first.click()
+        await expect(page.get_by_text("entries 201 to 400 of 500")).to_be_visible()
+        await page.get_by_role("link", name="Jump to latest").click()
+        await expect(page.get_by_text(f"entry number {LONG} of many")).to_be_in_viewport()
+        # Whoever looks at the end stays there; who has scrolled away is told what came.
+        await shown.client.append(session.session_id, "message", {"role": "user", "content": "one more"})
+        await expect(page.get_by_text("one more")).to_be_in_viewport()
+        await page.evaluate("window.scrollTo(0, 0)")
+        await expect(page.get_by_role("link", name="Jump to latest")).to_be_visible()
+        await shown.client.append(session.session_id, "message", {"role": "user", "content": "and another"})
+        await expect(page.get_by_role("link", name="Jump to latest 1 new")).to_be_visible()
+        await page.keyboard.press("l")
+        await expect(page.get_by_text("and another")).to_be_in_viewport()
+
+
+async def test_the_theme_that_was_chosen_stays(shown: Stage) -> None:
+    async with shown.page("/sessions") as page:
+        await page.get_by_role("button", name="Theme: system").click()
+        await page.get_by_role("button", name="Theme: light").click()
+        for _ in range(2):
+            await expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+            await expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+            await page.reload()
+
+
+async def test_what_is_not_there_is_said(shown: Stage) -> None:
+    async with shown.page("/sessions/nobody") as page:
+        await expect(page.get_by_text("No such session")).to_be_visible()
+
+
+async def test_nothing_is_loaded_from_elsewhere(shown: Stage) -> None:
+    async with shown.page("/"):
+        pass
+    ours = urlsplit(shown.url).netloc
+    assert {urlsplit(url).netloc for url in shown.requested if not url.startswith("data:")} == {ours}
+
+
+async def test_the_page_goes_on_from_another_node_when_the_one_it_reads_dies_and_says_so(shown: Stage) -> None:
+    primary, standbys = await roles(shown.cluster)
+    session = await shown.client.create_session(title="Outlives nodes")
+    async with shown.page(f"/sessions/{session.session_id}") as page, shown.page("/") as overview:
+        await shown.client.append(session.session_id, "message", {"role": "user", "content": "before"})
+        await expect(page.get_by_text("before")).to_be_visible()
+        read = ((await page.locator(".freshness").inner_text()).split("·")[0]).strip()
+        (other,) = set(standbys) - {read}
+        await shown.cluster.kill(read)
+        await expect(page.get_by_text(f"{read} stopped answering; reading from {other}")).to_be_visible()
+        await expect(page.locator(".freshness")).to_contain_text(other)
+        await shown.client.append(session.session_id, "message", {"role": "user", "content": "after"})
+        await expect(page.get_by_text("after", exact=True)).to_be_visible()
+        await shown.picture(page, "session-moved")
+        await expect(overview.locator(".change", has_text=f"{read} stopped answering")).to_be_visible()
+        await shown.cluster.start_node(read)
+        await expect(overview.locator(".change", has_text=f"{read} is back")).to_be_visible()
+
+        await shown.cluster.kill(primary)
+        await expect(overview.locator(".change", has_text="fail-over")).to_contain_text(f"from {primary}")
+        await shown.picture(overview, "cluster-failover")
+        await shown.cluster.start_node(primary)
+
+
+async def test_without_any_node_the_page_says_since_when_and_goes_on_by_itself(shown: Stage) -> None:
+    names = [node.node_id for node in shown.cluster.addresses]
+    async with shown.page("/sessions") as sessions, shown.page("/") as overview:
+        await expect(sessions.locator("tbody tr").first).to_be_visible()
+        await expect(overview.locator(".facts")).to_be_visible()
+        for name in names:
+            await shown.cluster.kill(name)
+        await expect(overview.locator(".freshness")).to_contain_text("as of")
+        await sessions.get_by_label("Title or id").fill("x")
+        await expect(sessions.get_by_text("No node answers")).to_be_visible()
+        await shown.picture(sessions, "no-node")
+        for name in names:
+            await shown.cluster._processes[name].start()
+        await shown.cluster.wait_ready()
+        await sessions.get_by_role("button", name="Try again").click()
+        await expect(
+            sessions.get_by_text("No session matches").or_(sessions.locator("tbody tr").first)
+        ).to_be_visible()
+        await expect(overview.locator(".freshness")).to_contain_text("up to date")
