@@ -54,7 +54,7 @@ check: setup ## Lint, types, formatting, generated code up to date.
 	@$(BIN)/python ops/grafana/dashboard.py | cmp - ops/grafana/headwater.json || { echo "stale: run make dashboard"; exit 1; }
 
 bench: setup ## Measure speed and size; prints JSON.
-	@for what in append lag length catchup resync memory dashboards sessions; do $(BIN)/headwater bench $$what --json || exit 1; done
+	@for what in append lag length catchup resync memory read; do $(BIN)/headwater bench $$what --json || exit 1; done
 
 proto: setup ## Generate agent_core/rpc from proto/.
 	@$(MAKE) --no-print-directory STUBS=. generate-stubs

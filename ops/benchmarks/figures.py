@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 Figures = dict[str, object]
 """What one benchmark reports: names that end in their unit, and numbers, ready for JSON."""
@@ -12,6 +14,29 @@ Progress = Callable[[str, float], None]
 """Told what a benchmark is doing, and which share of it is done, from 0 to 1."""
 
 MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure, by the path of its names with points between, and what it may be at most."""
+
+    figure: str
+    at_most: float
+
+
+def judged(figures: Figures, goals: Sequence[Goal]) -> Figures:
+    """Each goal with what was measured, and whether that is `met` or `missed`."""
+    judgements: Figures = {}
+    for goal in goals:
+        found: Any = figures
+        for name in goal.figure.split("."):
+            found = found[name]
+        judgements[goal.figure] = {
+            "goal": goal.at_most,
+            "measured": found,
+            "outcome": "met" if found <= goal.at_most else "missed",
+        }
+    return judgements
 
 
 def unheard(_doing: str, _share: float) -> None:

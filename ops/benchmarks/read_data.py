@@ -99,18 +99,22 @@ def _fill(
         ),
     )
     lengths = [LONG_SESSION_ENTRIES if one == LONG_SESSION else entries_each for one in session_ids]
-    connection.executemany(_INSERT_ENTRY, _entries(lengths, 0, texts, chance))
+    connection.executemany(_INSERT_ENTRY, _entries(lengths, texts, chance))
     fold_tail(connection)
-    tail = [1] * min(TAIL_ENTRIES, len(session_ids) - 1)
-    connection.executemany(_INSERT_ENTRY, _entries(tail, entries_each, texts, chance))
+    tail = ((session, length + 1) for session, length in enumerate(lengths[:TAIL_ENTRIES], start=1))
+    connection.executemany(_INSERT_ENTRY, (_entry(session, seq, texts, chance) for session, seq in tail))
 
 
-def _entries(
-    lengths: list[int], after_seq: int, texts: list[str], chance: random.Random
-) -> Iterator[tuple[int, int, str, int, str]]:
+Entry = tuple[int, int, str, int, str]
+
+
+def _entries(lengths: list[int], texts: list[str], chance: random.Random) -> Iterator[Entry]:
     """Entries for the sessions 1, 2, … in turn, as when all of them run at once."""
-    for seq in range(1, max(lengths, default=0) + 1):
+    for seq in range(1, max(lengths) + 1):
         for session, length in enumerate(lengths, start=1):
             if seq <= length:
-                created_at = STARTED_AT_MS + (after_seq + seq) * 60_000 + session
-                yield session, after_seq + seq, chance.choice(KINDS), created_at, chance.choice(texts)
+                yield _entry(session, seq, texts, chance)
+
+
+def _entry(session: int, seq: int, texts: list[str], chance: random.Random) -> Entry:
+    return session, seq, chance.choice(KINDS), STARTED_AT_MS + seq * 60_000 + session, chance.choice(texts)

@@ -17,14 +17,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agent_core.routing import MAX_SHARD_COUNT
 from ops.benchmarks.append import AppendPlan, measure_appends
 from ops.benchmarks.catchup import CatchUpPlan, measure_catch_up
-from ops.benchmarks.dashboards import measure_dashboards
 from ops.benchmarks.failover import FailoverPlan, measure_failover
 from ops.benchmarks.figures import Figures
 from ops.benchmarks.lag import measure_lag
 from ops.benchmarks.length import LengthPlan, measure_length
 from ops.benchmarks.memory import MemoryPlan, measure_memory
+from ops.benchmarks.read import ReadPlan, measure_reading
+from ops.benchmarks.read_data import ReadData
+from ops.benchmarks.read_load import LoadPlan
 from ops.benchmarks.resync import ResyncPlan, measure_resync
-from ops.benchmarks.session_list import measure_session_list
 
 Measurement = Callable[..., Coroutine[Any, Any, Figures]]
 
@@ -162,35 +163,27 @@ def memory(sessions: int, session_bytes: int, entry_bytes: int, *, as_json: bool
 
 
 @bench.command()
-@click.option("--rate", type=click.IntRange(1, 20_000), default=200, show_default=True, help="Appends per second.")
+@click.option("--sessions", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True)
+@click.option("--entries", type=click.IntRange(1000, 100_000_000), default=1_000_000, show_default=True)
+@click.option("--requests", type=click.IntRange(10, 100_000), default=200, show_default=True, help="For each page.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Each round's length."
+    "--seconds", type=click.FloatRange(min=0.5), default=4.0, show_default=True, help="Each round's length."
 )
 @click.option(
-    "--rounds",
-    type=click.IntRange(1, 100),
-    default=3,
-    show_default=True,
-    help="With queries; as many without.",
+    "--rounds", type=click.IntRange(1, 100), default=4, show_default=True, help="With reads; as many without."
 )
 @click.option("--queries", type=click.IntRange(1, 100), default=10, show_default=True, help="Heavy ones at once.")
 @json_option
-def dashboards(rate: int, seconds: float, rounds: int, queries: int, *, as_json: bool) -> None:
-    """Append latency and lag, with and without heavy queries over all shards of a standby."""
-    measure(
-        partial(measure_dashboards, rate=rate, seconds=seconds, rounds=rounds, queries=queries), as_json=as_json
+def read(
+    sessions: int, entries: int, requests: int, seconds: float, rounds: int, queries: int, *, as_json: bool
+) -> None:
+    """What a standby answers and how fast: pages, SQL over all shards; and whether appends feel it."""
+    plan = ReadPlan(
+        ReadData(sessions=sessions, entries=entries),
+        requests=requests,
+        load=LoadPlan(seconds=seconds, rounds=rounds, queries=queries),
     )
-
-
-@bench.command()
-@click.option("--sessions", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True)
-@click.option(
-    "--requests", type=click.IntRange(10, 100_000), default=200, show_default=True, help="For each filter."
-)
-@json_option
-def sessions(sessions: int, requests: int, *, as_json: bool) -> None:
-    """The first page of the session list over HTTP, by filter; 16 shards, no cluster."""
-    measure(partial(measure_session_list, sessions=sessions, requests=requests), as_json=as_json)
+    measure(partial(measure_reading, plan=plan), as_json=as_json)
 
 
 @bench.command()

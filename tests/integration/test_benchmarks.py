@@ -72,3 +72,17 @@ def test_the_gap_in_acknowledged_appends_is_measured_for_each_way_of_losing_a_pr
         assert 0 < figures[f"{name}_seconds"] == figures[f"{name}_seconds_worst"] <= 15
     assert figures["switchover_errors"] == 0
     assert figures["switchover_longest_append_seconds"] > 0
+
+
+def test_a_standby_is_read_from_on_real_nodes_and_every_goal_is_judged() -> None:
+    figures = run(
+        "read", "--sessions", "2000", "--entries", "10000", "--requests", "10",
+        "--seconds", "0.5", "--rounds", "1", "--queries", "2",
+    )  # fmt: skip
+    assert (figures["sessions"], figures["entries"], figures["shards"]) == (2000, 10_000, 16)
+    assert 0 < figures["session_list"]["worst_p50_ms"] <= figures["session_list"]["worst_p99_ms"]
+    assert figures["transcript"]["entries"] == 500
+    assert figures["aggregate"]["sqlite_seconds"] > 0
+    assert figures["appends_beside_reads"]["appends_per_second_alone"] > 0
+    assert set(figures["appends_beside_queries"]["ratio"]) == set(figures["appends_beside_queries"]["with"])
+    assert {judged["outcome"] for judged in figures["goals"].values()} <= {"met", "missed"}

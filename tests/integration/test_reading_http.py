@@ -76,6 +76,24 @@ async def test_sessions_are_listed_in_pages(client: httpx.AsyncClient) -> None:
     assert rest.json()["next_page_token"] == ""
 
 
+async def test_a_list_keeps_its_order_over_its_pages(client: httpx.AsyncClient) -> None:
+    asked: dict[str, Any] = {"sort": "created", "order": "asc", "page_size": 2}
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = (await client.get("/v1/sessions", params={**asked, "page_token": token})).json()
+        seen += [session["session_id"] for session in page["sessions"]]
+        token = page["next_page_token"]
+        if not token:
+            break
+        wrong = await client.get("/v1/sessions", params={"sort": "title", "page_token": token})
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_request")
+    assert seen == [f"session-{number}" for number in range(5)]
+    latest = await client.get("/v1/sessions", params={"sort": "created", "page_size": 1})
+    assert latest.json()["sessions"][0]["session_id"] == "session-4"
+    assert (await client.get("/v1/sessions", params={"sort": "size"})).status_code == 400
+
+
 async def test_a_session_is_shown(client: httpx.AsyncClient) -> None:
     response = await client.get("/v1/sessions/session-1")
     assert models.SessionResponse.model_validate_json(response.content).session.title == "Title 1"

@@ -28,6 +28,7 @@ from agent_core.errors import (
 from agent_core.routing import ShardLayout
 from replica.reading.sql import workers as workers_module
 from replica.reading.sql.limits import SqlLimits
+from replica.reading.sql.priority import NICENESS
 from replica.reading.sql.workers import SqlWorkers
 from tests.reading_shards import WrittenShards
 
@@ -416,6 +417,47 @@ async def test_a_cancelled_query_frees_its_worker_at_once(shard: Path) -> None:
         assert await rows(workers, shard, "SELECT 1") == [[1]]
     assert workers.killed == 2
     await workers.close()
+
+
+async def test_a_worker_whose_query_was_given_up_while_it_started_serves_the_next(shard: Path) -> None:
+    workers = SqlWorkers(count=1)
+    query = asyncio.create_task(workers.query([shard], "SELECT 1"))
+    async with asyncio.timeout(10):
+        while not workers.running:
+            await asyncio.sleep(0)
+    (started,) = workers._all
+    query.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await query
+    assert await rows(workers, shard, "SELECT 1") == [[1]]
+    assert workers._all == {started}
+    assert workers.killed == 0
+    await workers.close()
+
+
+async def test_a_start_that_nobody_waits_for_ends_with_the_node(shard: Path) -> None:
+    workers = SqlWorkers(count=1)
+    query = asyncio.create_task(workers.query([shard], "SELECT 1"))
+    async with asyncio.timeout(10):
+        while not workers.running:
+            await asyncio.sleep(0)
+    query.cancel()
+    await asyncio.gather(query, return_exceptions=True)
+    await workers.close()
+    assert workers.running == 0
+
+
+def session_niceness(pid: int) -> int | None:
+    """None: the kernel does not share out processors by session."""
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    return int(autogroup.read_text().split()[-1]) if autogroup.exists() else None
+
+
+async def test_a_worker_gives_way_in_its_session_and_among_sessions(workers: SqlWorkers, shard: Path) -> None:
+    assert await rows(workers, shard, "SELECT 1") == [[1]]
+    for worker in workers._all:
+        assert os.getpriority(os.PRIO_PROCESS, worker._process.pid) == NICENESS
+        assert session_niceness(worker._process.pid) in {NICENESS, None}
 
 
 async def test_a_worker_that_dies_is_replaced(shard: Path) -> None:

@@ -15,7 +15,8 @@ from agent_core.database.schema import migrate, read_position
 from agent_core.position import Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.administration_pb2 import GroupStatus, StandbyStatus, StatusResponse
-from ops.benchmarks.figures import over_runs, percentile
+from ops.benchmarks.affinity import Cores
+from ops.benchmarks.figures import Goal, judged, over_runs, percentile
 from ops.benchmarks.load import payloads, until
 from ops.benchmarks.node_metrics import parse
 from ops.benchmarks.resync import AHEAD_BY, diverge
@@ -39,6 +40,31 @@ def test_figures_over_runs_are_medians_beside_what_each_run_gave() -> None:
         "ratio": 1.0,
         "ratio_all": [1.0, 0.988, 1.1],
     }
+
+
+def test_a_goal_is_met_at_its_limit_and_missed_past_it() -> None:
+    figures: dict[str, object] = {"list": {"p50_ms": 20.0, "p99_ms": 61.0}}
+    outcomes = judged(figures, [Goal("list.p50_ms", 20), Goal("list.p99_ms", 60)])
+    assert outcomes["list.p50_ms"] == {"goal": 20, "measured": 20.0, "outcome": "met"}
+    assert outcomes["list.p99_ms"] == {"goal": 60, "measured": 61.0, "outcome": "missed"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "sides"),
+    [
+        ({5}, ({5}, {5}, {5}, {5})),
+        ({2, 7}, ({2}, {7}, {7}, {2})),
+        ({0, 1, 2}, ({0}, {1}, {1}, {2})),
+        ({0, 1, 2, 3, 4}, ({0}, {1}, {2}, {3, 4})),
+    ],
+)
+def test_the_primary_never_shares_a_core_with_a_standby_that_is_read_from_where_there_are_two(
+    monkeypatch: pytest.MonkeyPatch, allowed: set[int], sides: tuple[set[int], ...]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed)
+    cores = Cores.of_this_machine()
+    assert [set(part) for part in (cores.primary, cores.standby, cores.readers, cores.rest)] == list(sides)
+    assert cores.apart is (len(allowed) > 1)
 
 
 @pytest.mark.parametrize(("share", "value"), [(0, 1), (0.5, 3), (0.99, 5), (1, 5)])
