@@ -19,12 +19,13 @@ from agent_core.errors import InvalidRequest
 from agent_core.routing import check_session_id
 from replica.reading import http_models as models
 from replica.reading import queries
+from replica.reading.answers import QueryAnswer
 from replica.reading.http_disconnect import while_connected
 from replica.reading.http_events import entry_events
 from replica.reading.http_freshness import Demanded, demand, json_response, position_fields, seconds
 from replica.reading.paging import Direction, SessionOrder, SessionSort
 from replica.reading.queries import SessionOverview, TranscriptEntry
-from replica.reading.reading import QueryAnswer, Reading
+from replica.reading.reading import Reading
 from replica.reading.session_list import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, SessionFilter
 from replica.reading.tool_calls import ToolCall
 

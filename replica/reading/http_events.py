@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from agent_core.errors import HeadwaterError
+from replica.reading.answers import TranscriptAnswer
 from replica.reading.http_freshness import position_fields
 from replica.reading.queries import TranscriptEntry
-from replica.reading.reading import TranscriptAnswer
 
 
 async def entry_events(

@@ -7,18 +7,19 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from agent_core.database.build import Connection
 from agent_core.errors import InvalidRequest, PositionNotReached, Unavailable
 from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
+from replica.reading.answers import QueryAnswer, SessionAnswer, SessionList, ToolCallsAnswer, TranscriptAnswer
 from replica.reading.freshness import NO_DEMAND, AgeOf, Demand, Freshness
 from replica.reading.paging import LAST_UPDATED_FIRST, SessionOrder, decode_page_token, encode_page_token
 from replica.reading.pool import ReadPool
 from replica.reading.positions import DEFAULT_WAIT_SECONDS, AppliedPositions, GroupPosition
-from replica.reading.queries import SessionOverview, TranscriptEntry, TranscriptPage
+from replica.reading.queries import TranscriptPage
 from replica.reading.session_list import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
@@ -31,8 +32,8 @@ from replica.reading.session_list import (
     sessions_of_shard,
 )
 from replica.reading.sql.limits import SqlLimits
-from replica.reading.sql.workers import DUCKDB_ENGINE, QueryResult, SqlWorkers
-from replica.reading.tool_calls import ToolCall, tool_calls_of
+from replica.reading.sql.workers import DUCKDB_ENGINE, SqlWorkers
+from replica.reading.tool_calls import tool_calls_of
 
 MAX_SEQ = 2**63 - 1
 IDLE_SECONDS = 10.0
@@ -41,57 +42,6 @@ FOLLOW_SECONDS = 0.05
 """How long a follower that has everything rests before it is told of more: one read then serves many commits."""
 
 Result = TypeVar("Result")
-
-
-class SessionList(NamedTuple):
-    """One page of sessions.
-
-    Attributes:
-        next_page_token: Continues the list; empty: no further page. In a list by last update, a session that is
-            updated between two pages moves and may be on both or on neither; all others are on one.
-        positions: Every group's position, at or before which nothing is missing.
-    """
-
-    sessions: list[SessionOverview]
-    next_page_token: str
-    positions: list[GroupPosition]
-
-
-class SessionAnswer(NamedTuple):
-    """One session, and the position of its group that it was read at."""
-
-    session: SessionOverview
-    position: GroupPosition
-
-
-class TranscriptAnswer(NamedTuple):
-    """Entries of one session in order, whether others follow, and the position of its group."""
-
-    entries: list[TranscriptEntry]
-    more: bool
-    position: GroupPosition
-
-
-class ToolCallsAnswer(NamedTuple):
-    """Tool calls of one session in order, whether others follow, and the position of its group."""
-
-    tool_calls: list[ToolCall]
-    more: bool
-    position: GroupPosition
-
-
-class QueryAnswer(NamedTuple):
-    """The result of SQL.
-
-    Attributes:
-        result: Columns and rows.
-        shard: The shard that was read; None: all of them.
-        positions: Of the groups that were read.
-    """
-
-    result: QueryResult
-    shard: int | None
-    positions: list[GroupPosition]
 
 
 class Reading:
