@@ -1,9 +1,9 @@
 """How gRPC is set up between nodes and clients: limits of messages, keepalive, reconnecting, and a bounded end.
 
-A client asks an idle connection every 20 s whether it still stands: a node that vanished without a word would
-else be noticed only when something is sent. A gRPC server takes such pings, more often than every five minutes
-on a stream that carries nothing, for abuse, and closes the connection with "too many pings", unless it is told
-otherwise. So both sides' options stand here, made from the same interval.
+A client asks an idle connection every 2 s whether it still stands: a node that hangs or vanished without a word
+would else be noticed only when something is sent, and a subscriber sends nothing. A gRPC server takes such pings,
+more often than every five minutes on a stream that carries nothing, for abuse, and closes the connection with "too
+many pings", unless it is told otherwise. So both sides' options stand here, made from the same interval.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ MAX_MESSAGE_BYTES = 64 << 20
 MAX_NODE_MESSAGE_BYTES = 4 << 20
 """The largest message between two nodes: replication sends 1 MiB of records or pages at a time."""
 
-KEEPALIVE_MS = 20_000
-KEEPALIVE_TIMEOUT_MS = 5_000
+KEEPALIVE_MS = 2_000
+KEEPALIVE_TIMEOUT_MS = 3_000
+"""Then the connection is given up. gRPC's own threads answer: a busy node does, a stopped one does not."""
 
 ROUTE_KEY = "headwater-route"
 """Metadata of a Sessions call; without it any node forwards what another one leads."""
@@ -47,6 +48,8 @@ def client_options(*, keepalive_ms: int = KEEPALIVE_MS) -> Options:
         *_message_limits(MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # What gRPC waits by for a ping's answer, whatever the option before says; its default is a minute.
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         # Pings go on for as long as a stream stands, however long it carries nothing.
         ("grpc.http2.max_pings_without_data", 0),
         # Two clients in one process must not share a connection: one stalled stream would stall the other.

@@ -160,7 +160,7 @@ class GroupMember:
         """Why the group is not served from here as it should be, as far as that is not its role's own matter."""
         if self.failure is not None:
             yield self.failure
-        elif self.following is None and self.leading is None:
+        elif self.following is None and not self.sealed_epoch:
             yield "changes its role"
         elif self.not_elected is not None and not self.following_well:
             yield f"this node was not elected: {self.not_elected}"

@@ -128,6 +128,8 @@ class NodeState:
             yield from _lost_end(number, following.context.log.end)
             for shard, reason in following.shards.needs_resync.items():
                 yield f"group {number}: shard {shard} waits for a resync: {reason}"
+            for shard, position in following.shards.awaits_commit.items():
+                yield f"group {number}: shard {shard} was resynced, and shows it once {position} is committed"
             if following.follower.state is not FollowerState.FOLLOWING:
                 yield f"group {number}: {following.follower.state}: {following.follower.reason}"
             if following.shards.trouble is not None:

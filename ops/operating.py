@@ -11,7 +11,7 @@ import grpc.aio
 
 from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap
-from agent_core.errors import HeadwaterError, InvalidRequest, OutcomeUnknown, Unavailable
+from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, OutcomeUnknown, Unavailable
 from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc.control_pb2_grpc import ControlStub
 from agent_core.rpc_errors import from_rpc_error
@@ -27,8 +27,12 @@ LEADER_SECONDS = 5.0
 MAP_SECONDS = 2.0
 """How long a node may take to tell its map."""
 CARRY_OUT_SECONDS = 15.0
-"""How long the Raft leader may take; it gives a switch-over up earlier itself."""
+"""How long the Raft leaders may take, one after the other; each gives a switch-over up earlier itself."""
 POLL_SECONDS = 0.05
+
+
+Ask = Callable[["ControlAsyncStub", float], Awaitable[pb.GetMapResponse]]
+"""Asks the Raft leader for something, and waits at most so many seconds for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,10 @@ class Operator:
         Raises:
             InvalidRequest: It cannot be done; the message says why.
             Unavailable: It did not come about in time, or nobody could be asked.
-            OutcomeUnknown: The Raft leader was gone before it answered.
+            OutcomeUnknown: No Raft leader answered in time; it may have been carried out.
         """
         request = pb.SwitchoverRequest(group=group, to=to)
-        return await self._carry_out(lambda leader: leader.Switchover(request, timeout=CARRY_OUT_SECONDS))
+        return await self._carry_out(lambda leader, seconds: leader.Switchover(request, timeout=seconds))
 
     async def set_draining(self, node_id: str, *, draining: bool) -> ClusterMap:
         """Let a node lead nothing that another can lead, or let it lead again.
@@ -83,14 +87,14 @@ class Operator:
         Raises:
             InvalidRequest: There is no such node, or no other voter that may lead.
             Unavailable: Nobody could be asked.
-            OutcomeUnknown: The Raft leader was gone before it answered.
+            OutcomeUnknown: No Raft leader answered in time; it may have been carried out.
         """
         if draining:
             problem = why_not_drainable((await self.ask()).map, node_id)
             if problem is not None:
                 raise InvalidRequest(problem)
         request = pb.SetDrainingRequest(node_id=node_id, draining=draining)
-        return await self._carry_out(lambda leader: leader.SetDraining(request, timeout=CARRY_OUT_SECONDS))
+        return await self._carry_out(lambda leader, seconds: leader.SetDraining(request, timeout=seconds))
 
     async def drained(self, node_id: str, version: int) -> AsyncIterator[tuple[int, ...]]:
         """The groups that a node still leads, each time that changes; ends once there are none.
@@ -114,20 +118,28 @@ class Operator:
                 yield left
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _carry_out(self, ask: Callable[[ControlAsyncStub], Awaitable[pb.GetMapResponse]]) -> ClusterMap:
-        """Ask the Raft leader; the next one when it was deposed meanwhile."""
-        deadline = asyncio.get_running_loop().time() + LEADER_SECONDS
+    async def _carry_out(self, ask: Ask) -> ClusterMap:
+        """Ask the Raft leader; the next one when it was deposed, or lost, meanwhile.
+
+        What is asked for is a state, so it does no harm to ask for what was carried out already.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + CARRY_OUT_SECONDS
+        leaderless_until = clock() + LEADER_SECONDS
         while True:
             told = await self.ask()
             # A member goes on naming a leader that died until there is another.
             if told.raft_leader and not await refuses(told.map.member(told.raft_leader).grpc_address):
-                refusal = await self._ask_leader(told, ask)
+                refusal = await self._ask_leader(told, ask, max(0.0, deadline - clock()))
                 if isinstance(refusal, ClusterMap):
                     return refusal
-                # What was not carried out may be asked of the next leader; anything else is the answer.
-                if not isinstance(refusal, Unavailable) or (await self.ask()).raft_leader == told.raft_leader:
+                # A leader that still leads has given its answer.
+                lost = isinstance(refusal, NotPrimary | OutcomeUnknown)
+                deposed = isinstance(refusal, Unavailable) and (await self.ask()).raft_leader != told.raft_leader
+                if not (lost or deposed) or clock() >= deadline:
                     raise refusal
-            elif asyncio.get_running_loop().time() >= deadline:
+                leaderless_until = clock() + LEADER_SECONDS
+            elif clock() >= leaderless_until:
                 names = ", ".join(member.node_id for member in told.map.members if member.raft_address is not None)
                 raise Unavailable(
                     f"the Raft members {names} have no leader, so nobody can carry this out: start the missing "
@@ -135,13 +147,11 @@ class Operator:
                 )
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _ask_leader(
-        self, told: Told, ask: Callable[[ControlAsyncStub], Awaitable[pb.GetMapResponse]]
-    ) -> ClusterMap | HeadwaterError:
+    async def _ask_leader(self, told: Told, ask: Ask, seconds: float) -> ClusterMap | HeadwaterError:
         address = told.map.member(told.raft_leader).grpc_address
         async with grpc.aio.insecure_channel(address, options=client_options()) as channel:
             try:
-                return maps.from_json((await ask(ControlStub(channel))).cluster_map.decode())
+                return maps.from_json((await ask(ControlStub(channel), seconds)).cluster_map.decode())
             except grpc.aio.AioRpcError as error:
                 return from_rpc_error(error, unanswered=OutcomeUnknown)
 

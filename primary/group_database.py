@@ -261,7 +261,7 @@ class GroupDatabase:
         state.position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("BEGIN IMMEDIATE")
         if schema_version(state.connection) < SCHEMA_VERSION:
-            migrate(state.connection, cluster_id=cluster_id, shard=state.shard)
+            self._bring_schema_up(state, cluster_id)
         set_position(state.connection, state.position, now)
         state.connection.execute("COMMIT")
         _captured(state)
@@ -272,16 +272,19 @@ class GroupDatabase:
         now = _now_ms()
         position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("BEGIN IMMEDIATE")
+        self._bring_schema_up(state, cluster_id)
+        set_position(state.connection, position, now)
+        state.connection.execute("COMMIT")
+        captured = _captured(state)
+        self.log.append(self._record(state, captured, position, now), verify=False)
+
+    def _bring_schema_up(self, state: ShardState, cluster_id: str) -> None:
         migrate(
             state.connection,
             cluster_id=cluster_id,
             shard=state.shard,
             is_workspace=state.shard == self.workspace_shard,
         )
-        set_position(state.connection, position, now)
-        state.connection.execute("COMMIT")
-        captured = _captured(state)
-        self.log.append(self._record(state, captured, position, now), verify=False)
 
     def _record(self, state: ShardState, captured: CapturedTransaction, position: Position, now: int) -> bytes:
         self._last_lsn = position.lsn

@@ -52,9 +52,12 @@ class Transcript:
     def since(self, index: int) -> Iterator[bytes]:
         """Those from `index` on, from 0, as far as there are any now."""
         number = bisect_right(self._firsts, index) - 1
-        for each in range(index, len(self._ends)):
-            if number < len(self._full) and self._firsts[number + 1] == each:
-                number += 1
-            start = 0 if each == self._firsts[number] else self._ends[each - 1]
-            buffer = self._full[number] if number < len(self._full) else self._open
-            yield bytes(buffer[start : self._ends[each]])
+        while index < len(self._ends):
+            is_full = number < len(self._full)
+            buffer = self._full[number] if is_full else self._open
+            stop = self._firsts[number + 1] if is_full else len(self._ends)
+            start = 0 if index == self._firsts[number] else self._ends[index - 1]
+            for end in self._ends[index:stop]:
+                yield bytes(buffer[start:end])
+                start = end
+            index, number = stop, number + 1

@@ -20,15 +20,14 @@ from agent_core.log.log import ReplicationLog
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from replica.apply import ShardApplier
-from replica.fitness import is_ahead, why_unfit
+from replica.fitness import is_ahead
 from replica.group_shards import GroupShards, Keeping, Round
 from replica.receiving import Reset
 from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
+from replica.resync_needs import ResyncNeeds
 from replica.staging import StagedPages
 
 log = structlog.get_logger(__name__)
-
-_ORDERED = "an operator ordered its resync"
 
 RESET_PATIENCE_SECONDS = 1.0
 """How long a reset's resync waits for the reset to be committed.
@@ -82,13 +81,10 @@ class StandbyGroup:
         self._log = replication_log
         self._resync_of = resync
         self._exchange = exchange
-        self._resets = dict(resets)
-        self._broken: dict[int, str] = {}
-        self._resynced_in: dict[int, int] = {}
-        self._ordered: dict[int, asyncio.Future[Resynced]] = {}
+        self._needs = ResyncNeeds(resets)
+        self._orders: dict[int, asyncio.Future[Resynced]] = {}
         self._order_listeners: list[Callable[[], None]] = []
         self._overdue: set[int] = set()
-        self._epoch = 0
         self._known_committed_lsn = max(replication_log.base.lsn, replication_log.noted_committed_lsn)
         self._tidied_at_bytes = 0
         self._lock = asyncio.Lock()
@@ -167,7 +163,7 @@ class StandbyGroup:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for order in self._ordered.values():
+        for order in self._orders.values():
             order.cancel()
         await self._thread.close()
 
@@ -184,8 +180,12 @@ class StandbyGroup:
     @property
     def needs_resync(self) -> Mapping[int, str]:
         """Shards that wait for a resync, with the reason."""
-        demanded = {shard: f"record {lsn} resets it" for shard, lsn in self._resets.items()}
-        return {**demanded, **self._broken}
+        return self._needs.reasons
+
+    @property
+    def awaits_commit(self) -> Mapping[int, Position]:
+        """Shards whose resync is staged, with the position that must be committed before they show it."""
+        return {shard: staged.position for shard, staged in self._staged().items()}
 
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         """Call `listener` with what is applied and may be seen whenever either changes."""
@@ -225,10 +225,10 @@ class StandbyGroup:
             epoch: Its epoch.
             shared: The last position that its log and this one share; None: no more than what is committed here.
         """
-        self._epoch = epoch
+        self._needs.epoch = epoch
         for listener in self._parting_listeners:
             listener(self._settled if shared is None else shared, epoch)
-        for shard in self._resets:
+        for shard in self._needs.resets:
             self._await_commit(shard)
 
     def commit(self, lsn: int) -> None:
@@ -236,7 +236,7 @@ class StandbyGroup:
         self._log.note_committed(lsn)
         if lsn > self._known_committed_lsn:
             before, self._known_committed_lsn = self.visible, lsn
-            self._tell_committed(Position(self._epoch, lsn))
+            self._tell_committed(Position(self._needs.epoch, lsn))
             if self.visible != before:
                 self._notify()
         if self._may_apply:
@@ -245,36 +245,25 @@ class StandbyGroup:
     def expect_resets(self, resets: Iterable[Reset]) -> None:
         """Resets are about to be appended to the log. One that its shard contains already demands nothing."""
         for reset in resets:
-            if (self.appliers[reset.shard].holds or START).lsn < reset.lsn:
-                self._resets.setdefault(reset.shard, reset.lsn)
+            if self._needs.expect(reset, self.appliers[reset.shard].holds):
                 self._await_commit(reset.shard)
 
     def _await_commit(self, shard: int) -> None:
         asyncio.get_running_loop().call_later(RESET_PATIENCE_SECONDS, self._lose_patience, shard)
 
     def _lose_patience(self, shard: int) -> None:
-        if shard in self._resets:
+        if shard in self._needs.resets:
             self._overdue.add(shard)
             self._wake.set()
 
     def acknowledgeable(self, durable_lsn: int) -> int:
-        """The part of what is durable in the log that this node could also bring into its shards.
-
-        The log alone cannot rebuild a shard that waits for a resync, so what lies past that is not acknowledged.
-        A reset itself is: its resync waits for it to be committed.
-        """
-        return 0 if self._broken else min([durable_lsn, *self._resets.values()])
+        """The part of what is durable in the log that this node could also bring into its shards."""
+        return self._needs.acknowledgeable(durable_lsn)
 
     @property
     def complete(self) -> bool:
-        """Whether the log leads every shard to its end: no resync is due, nor holds one more than the log.
-
-        What is past the log may have been brought by a resync and never be committed.
-        """
-        return not self.needs_resync and all(
-            self._is_ahead(applier) or self._why_unfit(applier, resynced_in_this_epoch=False) is None
-            for applier in self.appliers.values()
-        )
+        """Whether the log leads every shard to its end, so that this node could lead the group."""
+        return self._needs.complete(self.appliers.values(), self._log.epochs)
 
     async def bring_up(self) -> frozenset[int]:
         """Apply the whole log, committed or not: this node leads it now, and nobody else does.
@@ -297,11 +286,7 @@ class StandbyGroup:
                         f"shard {outcome.resync_shard} cannot be brought to the end of the log: {outcome.reason}"
                     )
                 self._reached(outcome.applied)
-        return frozenset(applier.shard for applier in self.appliers.values() if self._is_ahead(applier))
-
-    def _is_ahead(self, applier: ShardApplier) -> bool:
-        """Whether a shard continues the log's own last epoch, past its end."""
-        return is_ahead(applier.holds, self._log.last)
+        return frozenset(shard for shard, one in self.appliers.items() if is_ahead(one.applied, self._log.last))
 
     def _staged(self) -> dict[int, StagedPages]:
         """What resyncs brought and is not installed yet, by shard."""
@@ -323,9 +308,7 @@ class StandbyGroup:
 
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
-        unfit = {shard: self._why_unfit(applier) for shard, applier in self.appliers.items()}
-        self._broken = {shard: reason for shard, reason in unfit.items() if reason is not None}
-        return dict(self._broken)
+        return self._needs.unfit(self.appliers.values(), self._log.epochs)
 
     def on_resync_ordered(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a resync is ordered: whoever follows ends the stream and begins anew."""
@@ -337,12 +320,12 @@ class StandbyGroup:
         Until its resync nothing is acknowledged, and readers see the old state. Who stops waiting does not call it
         off.
         """
-        if shard not in self._ordered:
-            self._ordered[shard] = asyncio.get_running_loop().create_future()
-            self._broken.setdefault(shard, _ORDERED)
+        if shard not in self._orders:
+            self._orders[shard] = asyncio.get_running_loop().create_future()
+            self._needs.order(shard)
             for listener in self._order_listeners:
                 listener()
-        return await asyncio.shield(self._ordered[shard])
+        return await asyncio.shield(self._orders[shard])
 
     async def resync(self, shards: Iterable[int]) -> None:
         """Make these shards equal to the primary's, one after the other.
@@ -362,11 +345,11 @@ class StandbyGroup:
         """
         async with self._lock:
             for shard in self.appliers:
-                self._broken[shard] = "the primary's log no longer reaches this node's"
+                self._needs.demand(shard, "the primary's log no longer reaches this node's")
             for shard in self.appliers:
                 await self._resync(shard)
             await asyncio.to_thread(self._log.reset, base)
-            self._resets.clear()
+            self._needs.resets.clear()
             self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
             self._reached(base)
 
@@ -378,30 +361,17 @@ class StandbyGroup:
         """
         async with self._lock:
             await asyncio.to_thread(self._log.cut_back, to)
-            self._resets = {shard: lsn for shard, lsn in self._resets.items() if lsn <= to.lsn}
+            self._needs.cut_back(to.lsn)
             if self.applied.lsn > to.lsn:
                 self._reached(to)
-
-    def _why_unfit(self, applier: ShardApplier, *, resynced_in_this_epoch: bool | None = None) -> str | None:
-        if applier.staged is None:
-            if applier.damage is not None:
-                return applier.damage
-            if applier.shard in self._ordered:
-                return _ORDERED
-        if resynced_in_this_epoch is None:
-            resynced_in_this_epoch = self._resynced_in.get(applier.shard) == self._epoch
-        return why_unfit(applier.holds, self._log.epochs, resynced_in_this_epoch=resynced_in_this_epoch)
 
     async def _resync(self, shard: int) -> None:
         applier = self.appliers[shard]
         log.info("resync begins", shard=shard, reason=self.needs_resync.get(shard, "asked for"))
-        epoch = self._epoch
+        epoch = self._needs.epoch
         resync = self._resync_of(applier, self._thread)
         position = await resync.run(self._exchange)
-        self._resynced_in[shard] = epoch
-        self._broken.pop(shard, None)
-        if self._resets.get(shard, position.lsn + 1) <= position.lsn:
-            del self._resets[shard]
+        self._needs.resynced(shard, position, epoch)
         self.counters.resyncs += 1
         self.counters.resync_pages += resync.pages_received
         self.counters.resync_bytes += resync.bytes_received
@@ -422,7 +392,8 @@ class StandbyGroup:
         self._notify()
 
     def _is_equal(self, shard: int, resynced: Resynced) -> None:
-        order = self._ordered.pop(shard, None)
+        self._needs.fulfilled(shard)
+        order = self._orders.pop(shard, None)
         if order is not None:
             order.set_result(resynced)
 
@@ -437,7 +408,8 @@ class StandbyGroup:
                     self.trouble = None
                     backoff.reset()
                 # In their order: the resync of a later one is not committed before that of an earlier one.
-                for shard in sorted(self._overdue & self._resets.keys(), key=lambda shard: self._resets[shard]):
+                resets = dict(self._needs.resets)
+                for shard in sorted(self._overdue & resets.keys(), key=lambda shard: resets[shard]):
                     await self.resync([shard])
                 self._overdue.clear()
             except (HeadwaterError, OSError) as error:
@@ -462,7 +434,7 @@ class StandbyGroup:
             if outcome.applied != self.applied:
                 self._reached(outcome.applied)
             if outcome.resync_shard is not None:
-                self._broken[outcome.resync_shard] = outcome.reason
+                self._needs.demand(outcome.resync_shard, outcome.reason)
                 await self._resync(outcome.resync_shard)
             if abs(self._log.size_bytes - self._tidied_at_bytes) >= TIDY_EVERY_BYTES:
                 await self._thread.run(shards.tidy, self.applied.lsn)

@@ -52,7 +52,9 @@ class Workspaces:
         await self._endpoints.close()
 
     async def change(self, workspace: str, changes: Sequence[DocumentChange]) -> Changed:
-        """Make changes, 1 to 256 and together at most 8 MiB, in one transaction; repeating it adds nothing.
+        """Make changes, at most 256 and together at most 8 MiB, in one transaction; repeating it adds nothing.
+
+        Without changes it tells a position that lies past everything acknowledged before.
 
         Raises:
             InvalidRequest: A field is wrong.
@@ -133,15 +135,25 @@ class Workspaces:
                 return
             request.page_token = page.next_page_token
 
-    async def document(self, workspace: str, path: str) -> StoredDocument:
+    async def document(self, workspace: str, path: str, *, min_position: Position | None = None) -> StoredDocument:
         """One document, all of it.
+
+        Args:
+            workspace: The workspace.
+            path: The document's.
+            min_position: Wait until the node has applied this position of the workspaces' group.
 
         Raises:
             DocumentNotFound: The workspace has none at this path.
+            PositionNotReached: The node did not reach `min_position` in time.
             Unavailable: No node answered in time.
         """
         try:
-            request = pb.GetDocumentRequest(workspace=workspace, path=path)
+            request = pb.GetDocumentRequest(
+                workspace=workspace,
+                path=path,
+                min_position=None if min_position is None else position_to_wire(min_position),
+            )
         except ValueError as error:
             raise InvalidRequest(f"the path cannot be sent: {error}") from error
         response = await call_unary(

@@ -249,7 +249,7 @@ class ChangeDocumentsRequest(_message.Message):
     acknowledgement: _session_pb2.Acknowledgement.ValueType
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentChange]:
-        """1 to 256, together at most 8 MiB"""
+        """At most 256, together at most 8 MiB; none: the answer's position lies past everything acknowledged before."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from agent_core.rpc import workspace_pb2 as pb
 from agent_core.workspace.document import ChangeOutcome, Document, DocumentChange, Link, LinkKind, Property
 from agent_core.workspace.stored import DocumentSummary, StoredDocument, StoredLink
 
-LINK_KINDS: dict[LinkKind, pb.LinkKind.ValueType] = {
+_LINK_KINDS: dict[LinkKind, pb.LinkKind.ValueType] = {
     LinkKind.DOCUMENT: pb.LINK_KIND_DOCUMENT,
     LinkKind.WIKI: pb.LINK_KIND_WIKI,
     LinkKind.FILE: pb.LINK_KIND_FILE,
@@ -18,7 +18,7 @@ CHANGE_OUTCOMES: dict[ChangeOutcome, pb.ChangeOutcome.ValueType] = {
     ChangeOutcome.UNCHANGED: pb.CHANGE_OUTCOME_UNCHANGED,
     ChangeOutcome.CONFLICT: pb.CHANGE_OUTCOME_CONFLICT,
 }
-_LINK_KINDS_BY_NUMBER = {number: kind for kind, number in LINK_KINDS.items()}
+_LINK_KINDS_BY_NUMBER = {number: kind for kind, number in _LINK_KINDS.items()}
 _OUTCOMES_BY_NUMBER = {number: outcome for outcome, number in CHANGE_OUTCOMES.items()}
 
 
@@ -60,17 +60,7 @@ def stored_to_wire(document: StoredDocument) -> pb.Document:
         front_matter_json=document.front_matter_json,
         body=document.body,
         properties=[pb.DocumentProperty(name=one.name, value=one.value) for one in document.properties],
-        links=[
-            pb.DocumentLink(
-                kind=LINK_KINDS[link.kind],
-                target=link.target,
-                label=link.label,
-                wanted_path=link.wanted_path or "",
-                wanted_name=link.wanted_name or "",
-                target_path=link.target_path or "",
-            )
-            for link in document.links
-        ],
+        links=[_link_to_wire(link, link.target_path) for link in document.links],
     )
 
 
@@ -111,6 +101,17 @@ def _link_kind_from_wire(number: pb.LinkKind.ValueType) -> LinkKind:
     return kind
 
 
+def _link_to_wire(link: Link | StoredLink, target_path: str | None = None) -> pb.DocumentLink:
+    return pb.DocumentLink(
+        kind=_LINK_KINDS[link.kind],
+        target=link.target,
+        label=link.label,
+        wanted_path=link.wanted_path or "",
+        wanted_name=link.wanted_name or "",
+        target_path=target_path or "",
+    )
+
+
 def _document_to_wire(document: Document) -> pb.Document:
     return pb.Document(
         summary=pb.DocumentSummary(
@@ -124,16 +125,7 @@ def _document_to_wire(document: Document) -> pb.Document:
         front_matter_json=document.front_matter_json.encode(),
         body=document.body,
         properties=[pb.DocumentProperty(name=one.name, value=one.value) for one in document.properties],
-        links=[
-            pb.DocumentLink(
-                kind=LINK_KINDS[link.kind],
-                target=link.target,
-                label=link.label,
-                wanted_path=link.wanted_path or "",
-                wanted_name=link.wanted_name or "",
-            )
-            for link in document.links
-        ],
+        links=[_link_to_wire(link) for link in document.links],
     )
 
 

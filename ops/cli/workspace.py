@@ -73,7 +73,7 @@ def workspace() -> None:
     """  # noqa: D301 - click wants the character itself
 
 
-@workspace.command()
+@workspace.command(short_help="Index a folder, and follow its changes.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @workspace_option
 @node_option
@@ -247,7 +247,7 @@ async def _found(workspace: str, node: str, filters: dict[str, Any], limit: int)
     return found
 
 
-@workspace.command()
+@workspace.command(short_help="Print one document.")
 @workspace_option
 @node_option
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")

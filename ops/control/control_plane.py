@@ -13,6 +13,7 @@ import grpc.aio
 
 from agent_core.control.cluster_map import Member
 from agent_core.control.commands import Form
+from agent_core.errors import Unavailable
 from agent_core.rpc import control_pb2 as pb
 from ops.control.attending import Attending
 from ops.control.control_service import ControlService
@@ -52,6 +53,7 @@ class ControlPlane:
         self._tasks: list[asyncio.Task[None]] = []
         self._raft_members = [entry.id for entry in configuration.nodes if entry.raft is not None]
         self._heard_leader = ""
+        self._own_name = configuration.node.id
         self.replicated = replicated
         supervising: Supervising | None = None
         if replicated is not None:
@@ -129,14 +131,28 @@ class ControlPlane:
         return self._supervising.nominations if self._supervising is not None else 0
 
     async def _find_leader(self) -> str | None:
-        """Who leads the Raft members: known to a member, asked of one by other nodes."""
-        if self.replicated is not None:
+        """Who leads the Raft members: known to a member, asked of one by other nodes.
+
+        A member that knows of none asks too: where another process has its name, the others talk to that one.
+
+        Raises:
+            Unavailable: A member that leads nobody is named by another as the leader.
+        """
+        if self.replicated is not None and self.replicated.leader is not None:
             return self.replicated.leader
-        asked = random.choice(self._raft_members)  # noqa: S311 - any of them will do
+        others = [name for name in self._raft_members if name != self._own_name]
+        if not others:
+            return None
+        asked = random.choice(others)  # noqa: S311 - any of them will do
         try:
             answer = await self._peers.control(asked).GetMap(pb.GetMapRequest(), timeout=ASK_SECONDS)
         except grpc.aio.AioRpcError:
             return None
+        if answer.raft_leader == self._own_name:
+            raise Unavailable(
+                f"{asked} takes {self._own_name} for the leader of the Raft members, and this process is not: if "
+                f"that stays so, two processes call themselves {self._own_name!r}; stop one of them"
+            )
         self._heard_leader = answer.raft_leader
         return answer.raft_leader or None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import structlog
 from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.control.commands import Command, Form, SetDraining
-from agent_core.errors import HeadwaterError, InvalidRequest, Unavailable, WrongCluster
+from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, Unavailable, WrongCluster
 from agent_core.rpc import control_pb2 as pb
 from ops.control.messages import reports_from_message
 from ops.control.ports import refuses
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 MAX_UNSENT = 256
 """Messages that wait for a node which does not read; past that its attendance ends."""
 SWITCHOVER_SECONDS = 10.0
+AGAIN_SECONDS = 0.2
+"""How often it is looked whether a switch-over that has not come about can be asked for again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +110,8 @@ class Supervising:
         """Serve one node's attendance until it ends.
 
         Raises:
-            Unavailable: This node is not, or no longer, the Raft leader, or has no map yet.
+            NotPrimary: This node is not, or no longer, the Raft leader.
+            Unavailable: It has no map yet.
             WrongCluster: The node belongs to another cluster.
             InvalidRequest: The map has no such node, or another process attends under its name.
         """
@@ -131,25 +135,44 @@ class Supervising:
     async def switch_over(self, group: int, to: str) -> ClusterMap:
         """Let `to` lead a group; the map once it does.
 
+        What stands in the way only for a moment, and a hand-over after which another node leads, is tried again.
+
         Raises:
             InvalidRequest: It cannot be done; the message says why.
-            Unavailable: It did not come about in time.
+            Unavailable: It did not come about in time, for the reason that the message gives.
+            NotPrimary: This node is not, or no longer, the Raft leader.
         """
-        supervisor = self._leading()
-        refusal = supervisor.hand_over(group, to, self._loop.time())
-        if refusal is not None:
-            raise InvalidRequest(refusal)
-        self._act()
-        try:
-            async with asyncio.timeout(SWITCHOVER_SECONDS):
-                while self._replicated.map.placements[group].primary != to:
-                    await self._map_changed.wait()
-        except TimeoutError:
-            primary = self._replicated.map.placements[group].primary
-            raise Unavailable(
-                f"group {group} was not handed over to {to} within {SWITCHOVER_SECONDS:g} s; {primary} leads it"
-            ) from None
-        return self._replicated.map
+        deadline, reason = self._loop.time() + SWITCHOVER_SECONDS, ""
+        asked = 0
+        while True:
+            supervisor, now = self._leading(), self._loop.time()
+            placements = self._replicated.map.placements
+            if group < len(placements) and placements[group].primary == to:
+                return self._replicated.map
+            if now >= deadline:
+                raise Unavailable(
+                    f"group {group} was not handed over to {to} within {SWITCHOVER_SECONDS:g} s: "
+                    f"{reason or f'{placements[group].primary} leads it still'}"
+                )
+            if asked and supervisor.heir(group) == to:
+                await self._changed_within(deadline - now)
+                continue
+            refusal = supervisor.hand_over(group, to, now)
+            if refusal is None:
+                asked += 1
+                reason = f"{placements[group].primary} was asked {asked} times" if asked > 1 else ""
+                self._act()
+            elif refusal.passing:
+                reason = refusal.reason
+                await self._changed_within(AGAIN_SECONDS)
+            else:
+                raise InvalidRequest(refusal.reason)
+
+    async def _changed_within(self, seconds: float) -> None:
+        """Wait for another map, or until a wish may have come to nothing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, AGAIN_SECONDS)):
+                await self._map_changed.wait()
 
     async def set_draining(self, node_id: str, *, draining: bool) -> ClusterMap:
         """Let a node lead nothing that another can lead, or let it lead again.
@@ -164,7 +187,7 @@ class Supervising:
 
     def _leading(self) -> Supervisor:
         if self.supervisor is None:
-            raise Unavailable(f"this node is not the Raft leader; {self._replicated.leader or 'nobody'} is")
+            raise NotPrimary(f"this node is not the Raft leader; {self._replicated.leader or 'nobody'} is")
         return self.supervisor
 
     def _admit(self, attendance: pb.Attendance) -> _Attendee:

@@ -36,7 +36,7 @@ class DocumentIndex(Protocol):
         """All documents of a workspace."""
 
     async def change(self, workspace: str, changes: Sequence[DocumentChange]) -> Changed:
-        """Make changes in one transaction."""
+        """Make changes in one transaction; its position lies past everything that was acknowledged before."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,6 @@ class WorkspaceSync:
         self._on_progress = on_progress
         self._indexed: dict[str, _Indexed] = {}
         self._is_known = False
-        self._position: Position | None = None
 
     def forget(self) -> None:
         """Read the index again at the next pass: a call to it failed."""
@@ -115,7 +114,9 @@ class WorkspaceSync:
         return summary
 
     async def _read_index(self) -> None:
-        found = self._index.documents(self._workspace, page_size=LIST_PAGE_SIZE, min_position=self._position)
+        # A node that lags may not show documents that are there; they would stay for ever.
+        now = await self._index.change(self._workspace, ())
+        found = self._index.documents(self._workspace, page_size=LIST_PAGE_SIZE, min_position=now.position)
         self._indexed = {one.path: _Indexed(one.content_hash, one.problem) async for one in found}
         self._is_known = True
 
@@ -154,8 +155,8 @@ class WorkspaceSync:
     async def _send(self, changes: list[DocumentChange], summary: SyncSummary) -> dict[str, str]:
         """Make changes, and take note of what became of them; those that met something else, with the reason."""
         conflicts: dict[str, str] = {}
-        outcomes, self._position = await self._index.change(self._workspace, changes)
-        for change, outcome in zip(changes, outcomes, strict=True):
+        changed = await self._index.change(self._workspace, changes)
+        for change, outcome in zip(changes, changed.outcomes, strict=True):
             if outcome is ChangeOutcome.CONFLICT:
                 conflicts[change.path] = "the index holds what another writer put there meanwhile"
                 self._is_known = False

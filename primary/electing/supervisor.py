@@ -95,6 +95,19 @@ class Record:
 Action = AskForReport | Probe | Nominate | AskToHandOver | Record
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a node cannot be given a group.
+
+    Attributes:
+        reason: In a sentence.
+        passing: It may be otherwise in a moment.
+    """
+
+    reason: str
+    passing: bool = False
+
+
 @dataclass(slots=True)
 class _Attendance:
     """A node with an open stream, and what it told last."""
@@ -187,18 +200,30 @@ class Supervisor:
         if refused and node not in self._attending:
             self._refused.add(node)
 
-    def hand_over(self, group: int, to: str, now: float) -> str | None:
-        """An operator wants `to` to lead `group`: None when that is under way, else why it cannot be."""
+    def hand_over(self, group: int, to: str, now: float) -> Refusal | None:
+        """An operator wants `to` to lead `group`: None when that is under way, else why it cannot be.
+
+        One wish leads to one hand-over, whoever comes to lead by it: ask again for another.
+        """
         if not 0 <= group < len(self._map.placements):
-            return f"group is {group}; this cluster has the groups 0 to {len(self._map.placements) - 1}"
+            return Refusal(f"group is {group}; this cluster has the groups 0 to {len(self._map.placements) - 1}")
         if to not in self._map.voters():
-            return f"node is {to!r}; allowed are the voters {', '.join(self._map.voters())}"
+            return Refusal(f"node is {to!r}; allowed are the voters {', '.join(self._map.voters())}")
         if self._map.member(to).draining:
-            return f"{to} is draining; undrain it first"
+            return Refusal(f"{to} is draining; undrain it first")
         if not self._is_fresh(to, now):
-            return f"{to} does not attend; a primary must be reachable"
+            return Refusal(f"{to} does not attend at the Raft leader; a primary must be reachable", passing=True)
+        report = self._report_of(to, group, now)
+        if report is None or not report.able:
+            return Refusal(
+                f"{to} cannot lead now: shards of it wait for a resync, or its disk failed", passing=True
+            )
         self._groups[group].heir = to
         return None
+
+    def heir(self, group: int) -> str:
+        """Who shall lead a group next, by a wish or a drain; empty when that is over, or nobody asked."""
+        return self._groups[group].heir
 
     def tick(self, now: float) -> list[Action]:
         """What to do now. Call it after each of the other methods, and at least every `POLL_SECONDS`."""
@@ -314,7 +339,9 @@ class Supervisor:
         attending = [
             self._attending[voter]
             for voter in voters
-            if self._is_fresh(voter, now) and number in self._attending[voter].reports
+            if (report := self._report_of(voter, number, now)) is not None
+            # Before the first election a node that opens its shards yet is worth waiting for: groups spread evenly.
+            and (report.able or primary is not None)
         ]
         if len(attending) < majority(len(voters)):
             return False

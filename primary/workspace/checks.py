@@ -29,8 +29,8 @@ def checked_changes(request: ChangeDocumentsRequest) -> list[DocumentChange]:
         InvalidRequest: Naming the field and its limit.
     """
     check_workspace(request.workspace)
-    if not 1 <= len(request.changes) <= MAX_CHANGES:
-        raise InvalidRequest(f"a request has {len(request.changes)} changes; allowed are 1 to {MAX_CHANGES}")
+    if len(request.changes) > MAX_CHANGES:
+        raise InvalidRequest(f"a request has {len(request.changes)} changes; at most {MAX_CHANGES} are allowed")
     size = request.ByteSize()
     if size > MAX_CHANGES_BYTES:
         raise InvalidRequest(f"a request of changes has {size} bytes; at most {MAX_CHANGES_BYTES} are allowed")

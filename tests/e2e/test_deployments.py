@@ -49,13 +49,6 @@ class Deployment:
         except httpx.TransportError:
             return False
 
-    async def cluster(self, name: str) -> dict[str, object]:
-        """What a node knows of the cluster."""
-        async with httpx.AsyncClient() as http:
-            told = (await http.get(f"{self._http(name)}/v1/cluster")).json()
-        assert isinstance(told, dict)
-        return told
-
     def _http(self, name: str) -> str:
         return f"http://{self.hosts.address(name)}:{HostPort.parse(self.entries[name].http).port}"
 
@@ -71,8 +64,8 @@ async def test_the_nodes_of_a_deployment_elect_a_primary_take_writes_and_end_whe
         await asyncio.gather(*(hosts.start(node) for node in entries))
         await deployment.wait_ready(*entries)
 
-        for node in entries:
-            code, output = await hosts.run(node, "health", "--config", CONFIGURATION, "--ready")
+        asked = [hosts.run(node, "health", "--config", CONFIGURATION, "--ready") for node in entries]
+        for code, output in await asyncio.gather(*asked):
             assert (code, orjson.loads(output)["status"]) == (0, "ready"), output
         appended = await hosts.run(
             first, "append", "deployed", "written through one node", "--create", "--node", entries[second].grpc
@@ -81,8 +74,7 @@ async def test_the_nodes_of_a_deployment_elect_a_primary_take_writes_and_end_whe
         code, shown = await hosts.run(first, "show", "deployed", "--node", entries[third].grpc)
         assert "written through one node" in shown, shown
 
-        for node in entries:
-            assert await hosts.stop(node) == 0, hosts.log()
+        assert await asyncio.gather(*map(hosts.stop, entries)) == [0, 0, 0], hosts.log()
 
 
 async def test_a_node_that_comes_back_with_another_address_is_found_again_by_its_name(

@@ -17,6 +17,7 @@ import yaml
 from compose_spec import PyCompose
 
 from agent_core.cluster import HostPort
+from ops.cli.dashboard import dashboard
 from ops.cli.health import health
 from ops.cli.node import node as node_command
 from ops.config import ENVIRONMENT_PREFIX, load
@@ -240,6 +241,20 @@ def test_prometheus_in_compose_gets_the_projects_own_files_and_scrapes_the_nodes
     assert told == {entry.id: [entry.http] for entry in configuration.nodes}
 
 
+def test_the_dashboard_in_compose_takes_its_arguments_and_reads_the_nodes_of_the_cluster(
+    load_in_its_environment: Load,
+) -> None:
+    service = compose()["services"]["dashboard"]
+    name, *arguments = service["command"]
+    with dashboard.make_context(name, arguments) as context:
+        nodes, listen = context.params["nodes"], context.params["listen"]
+    configuration = load_in_its_environment(DEPLOYMENTS["compose"]()[0])
+    assert nodes == [entry.http for entry in configuration.nodes]
+    assert listen.host == service["hostname"]
+    assert service["ports"] == [f"127.0.0.1:{listen.port}:{listen.port}"]
+    assert f"http://{listen.host}:{listen.port}/" in service["healthcheck"]["test"][-1]
+
+
 def test_promtool_takes_prometheus_files_as_compose_lays_them_out(tmp_path: Path) -> None:
     for source, target in bind_mounts(compose()["services"]["prometheus"]):
         (tmp_path / Path(target).name).write_text(source.read_text())
@@ -262,6 +277,6 @@ def test_grafana_finds_its_dashboard_where_its_provisioning_looks_and_prometheus
     assert source["url"] == "$PROMETHEUS_URL"
     host, port = HostPort.parse(environment["PROMETHEUS_URL"].removeprefix("http://"))
     assert described[host]["ports"][0].endswith(f":{port}")
-    dashboard = orjson.loads(mounts[f"{folder}/headwater.json"].read_bytes())
-    wanted = {variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "datasource"}
+    shown = orjson.loads(mounts[f"{folder}/headwater.json"].read_bytes())
+    wanted = {variable["query"] for variable in shown["templating"]["list"] if variable["type"] == "datasource"}
     assert wanted == {source["type"]}

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap, Member, Placement
-from agent_core.errors import HeadwaterError, Unavailable
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable
 from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 from agent_core.rpc_errors import abort
@@ -128,11 +128,21 @@ async def test_who_leads_already_is_told_so(cluster: Cluster) -> None:
 async def test_a_leader_that_was_deposed_meanwhile_is_followed_by_the_next(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
         node.leader = "a"
-    cluster.nodes["a"].refusals = [Unavailable("this node is not the Raft leader; b is")]
+    cluster.nodes["a"].refusals = [NotPrimary("this node is not the Raft leader; b is")]
     cluster.nodes["a"].next_leader = "b"
     done = await headwater(cluster, "switchover", "--group", "0", "--to", "b")
     assert done.exit_code == 0
     assert cluster.nodes["b"].asked == ["0 to b"]
+
+
+@pytest.mark.parametrize("lost", [OutcomeUnknown("the connection broke"), NotPrimary("another node leads")])
+async def test_what_a_lost_leader_may_have_carried_out_is_asked_for_again(
+    cluster: Cluster, lost: HeadwaterError
+) -> None:
+    cluster.nodes["b"].refusals = [lost]
+    done = await headwater(cluster, "switchover", "--group", "0", "--to", "b")
+    assert done.exit_code == 0
+    assert cluster.nodes["b"].asked == ["0 to b", "0 to b"]
 
 
 async def test_a_leader_that_still_leads_is_not_asked_twice(cluster: Cluster) -> None:

@@ -36,7 +36,7 @@ class HeldIndex:
             yield DocumentSummary(path, "", path, "", held, 1, 1)
 
     async def change(self, workspace: str, changes: Sequence[DocumentChange]) -> Changed:
-        if self.failing:
+        if changes and self.failing:
             raise self.failing.pop(0)
         for change in changes:
             if change.document is None:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from agent_core.database.build import DatabaseError, open_for_reading
-from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, schema_version
+from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, Migration, schema_version
 from agent_core.errors import OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
 from agent_core.log.log import ReplicationLog
 from agent_core.log.record import RecordKind
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
+from agent_core.routing import ShardLayout
 from primary.accumulator import BatchLimits
+from primary.group_database import GroupDatabase
 from primary.writer import WriterSettings
 from tests.unit.primary_harness import primary
 
@@ -285,7 +287,7 @@ async def test_a_shard_that_is_reset_is_migrated_by_its_reset(
     log = ReplicationLog.open(tmp_path / "log", cluster_id="test", group=0)
     log.cut_back(Position(last.epoch, last.lsn - 1))
     log.close()
-    monkeypatch.setattr("agent_core.database.schema.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE later (a)"))
+    monkeypatch.setattr("agent_core.database.schema.MIGRATIONS", (*MIGRATIONS, Migration("CREATE TABLE later (a)")))
     for module in ("agent_core.database.schema", "primary.group_database"):
         monkeypatch.setattr(f"{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     async with primary(tmp_path, epoch=2) as node:
@@ -297,6 +299,20 @@ async def test_a_shard_that_is_reset_is_migrated_by_its_reset(
         assert reset.position == records[-2].position
         for state in node.database.shards.values():
             assert schema_version(state.connection) == SCHEMA_VERSION + 1
+
+
+def test_a_workspace_shard_that_is_reset_gets_its_own_tables(tmp_path: Path) -> None:
+    layout = ShardLayout(shard_count=4)
+    log = ReplicationLog.open(tmp_path / "log", cluster_id="test", group=0)
+    database = GroupDatabase.open(tmp_path, layout, group=0, epoch=1, log=log, checkpoint_bytes=1 << 20)
+    database.begin_epoch("test", {0, layout.workspace_shard})
+    has_documents = {
+        shard: bool(state.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'documents'").fetchall())
+        for shard, state in database.shards.items()
+    }
+    assert has_documents == {shard: shard == layout.workspace_shard for shard in database.shards}
+    database.close()
+    log.close()
 
 
 def test_the_errors_of_this_sqlite_build_are_not_the_standard_librarys() -> None:

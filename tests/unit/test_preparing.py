@@ -10,7 +10,7 @@ from agent_core.database.build import open_for_reading
 from agent_core.database.schema import FOLD_AFTER, shard_path
 from agent_core.routing import ShardLayout
 from primary import loader
-from primary.actor import SessionActor
+from primary.actor import SESSION_OVERHEAD_BYTES, SessionActor
 from primary.registry import PREPARED_SECONDS, ResidencySettings
 from tests.unit.primary_harness import Primary, primary
 
@@ -60,7 +60,8 @@ async def test_what_was_prepared_in_vain_is_let_go(tmp_path: Path) -> None:
 
 
 async def test_no_more_is_prepared_than_there_is_room_for(tmp_path: Path) -> None:
-    async with primary(tmp_path, layout=LAYOUT, residency=ResidencySettings(memory_budget_bytes=3000)) as node:
+    for_one = ResidencySettings(memory_budget_bytes=SESSION_OVERHEAD_BYTES * 3 // 2)
+    async with primary(tmp_path, layout=LAYOUT, residency=for_one) as node:
         await node.create("a")
         await node.create("b")
         assert node.registry.prepare(read(tmp_path, "a"))

@@ -14,6 +14,7 @@ from primary.electing.supervisor import (
     Nominate,
     Probe,
     Record,
+    Refusal,
     Supervisor,
 )
 
@@ -226,6 +227,9 @@ def test_a_node_that_cannot_lead_is_not_nominated() -> None:
     nodes.able["a"] = False
     nodes.logs["a"] = Position(1, 5)
     nodes.report("a")
+    assert nominations(nodes.poll()) == []  # before the first election it may only be starting
+    nodes.now += 1.0
+    nodes.report(*NODES)
     assert nominations(nodes.poll()) == [(0, "b")]
 
 
@@ -242,9 +246,29 @@ def test_a_switchover_asks_the_primary_and_then_nominates_the_heir() -> None:
 
 def test_a_switchover_that_cannot_be_says_why() -> None:
     nodes = Cluster(Placement(3, "a"), attending=("a", "b"))
-    assert nodes.supervisor.hand_over(1, "b", nodes.now) == "group is 1; this cluster has the groups 0 to 0"
+    assert nodes.supervisor.hand_over(1, "b", nodes.now) == Refusal(
+        "group is 1; this cluster has the groups 0 to 0"
+    )
     assert "allowed are the voters a, b, c" in str(nodes.supervisor.hand_over(0, "d", nodes.now))
-    assert "does not attend" in str(nodes.supervisor.hand_over(0, "c", nodes.now))
+    away = nodes.supervisor.hand_over(0, "c", nodes.now)
+    assert away == Refusal("c does not attend at the Raft leader; a primary must be reachable", passing=True)
+    nodes.able["b"] = False
+    nodes.report("b")
+    unable = nodes.supervisor.hand_over(0, "b", nodes.now)
+    assert unable == Refusal("b cannot lead now: shards of it wait for a resync, or its disk failed", passing=True)
+
+
+def test_a_wish_that_came_to_nothing_can_be_had_again() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    assert nodes.supervisor.hand_over(0, "c", nodes.now) is None
+    nodes.tick()
+    assert nodes.supervisor.heir(0) == "c"
+    nodes.leads["a"][0] = 4
+    nodes.learn(Placement(4, "a"))
+    assert nodes.supervisor.heir(0) == ""
+    nodes.report(*NODES)
+    assert nodes.supervisor.hand_over(0, "c", nodes.now) is None
+    assert [type(action) for action in nodes.tick()] == [AskToHandOver]
 
 
 def test_a_primary_that_refuses_to_hand_over_stays() -> None:

@@ -53,6 +53,15 @@ async def test_changes_are_one_transaction_and_one_record(tmp_path: Path) -> Non
     assert stored(tmp_path) == ["a.md", "b.md"]
 
 
+async def test_no_changes_tell_a_position_past_everything_before(tmp_path: Path) -> None:
+    async with primary(tmp_path, layout=LAYOUT) as node:
+        await node.create("s")
+        before = node.log.last
+        answer = await service(node)._change(request())
+        assert answer.position.position.lsn == before.lsn + 1
+        assert list(answer.outcomes) == []
+
+
 async def test_changes_and_appends_share_a_batch(tmp_path: Path) -> None:
     async with primary(tmp_path, layout=LAYOUT) as node:
         await node.create("s")

@@ -28,20 +28,23 @@ class NearIndex:
     index: Index = field(default_factory=Index)
     before_change: list[Callable[[], None]] = field(default_factory=list)
     lists: int = 0
+    lsn: int = 0
     sent: list[DocumentChange] = field(default_factory=list)
 
     async def documents(
         self, workspace: str, *, page_size: int, min_position: Position | None
     ) -> AsyncIterator[DocumentSummary]:
         self.lists += 1
+        assert min_position == Position(1, self.lsn), "a node that lags would not show everything"
         for one in documents(self.index.connection, DocumentFilter(workspace), None, page_size).documents:
             yield one
 
     async def change(self, workspace: str, changes: Sequence[DocumentChange]) -> Changed:
-        if self.before_change:
+        if changes and self.before_change:
             self.before_change.pop(0)()
         self.sent += changes
-        return Changed(self.index.change(*changes, workspace=workspace), Position(1, 1))
+        self.lsn += 1
+        return Changed(self.index.change(*changes, workspace=workspace), Position(1, self.lsn))
 
 
 @pytest.fixture
