@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from ops.dashboard.node_client.reader import NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.reader import UNREADABLE, NodeRefused, NoNodeAnswers
 
 
 def heading(title: str, explanation: str = "") -> None:
@@ -47,7 +47,8 @@ def error_state(error: NoNodeAnswers | NodeRefused, retry: Callable[[], Any] | N
             ui.label("Are the nodes up? The dashboard goes on as soon as one of them answers.").classes("muted")
         else:
             ui.icon("block").classes("state-icon").props("aria-hidden=true")
-            ui.label("The node refused this").classes("state-title")
+            title = "This cannot be shown" if error.code == UNREADABLE else "The node refused this"
+            ui.label(title).classes("state-title")
             ui.label(str(error)).classes("muted")
         if retry is not None:
             ui.button("Try again", on_click=retry).props("outline no-caps")

@@ -12,6 +12,8 @@ Level = Literal["good", "warning", "bad"]
 STOPPED_SECONDS = 15.0
 """A page that renews itself and did not for so long has stopped."""
 
+JUST_NOW_SECONDS = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
@@ -47,7 +49,7 @@ def describe(shown: Freshness, now: float) -> tuple[Level, str, str]:
             f"No node answers now ({why}). This was read from {shown.node}.",
         )
     behind = shown.age_seconds
-    read = "" if shown.renewing and since < STOPPED_SECONDS else f" · read {duration(since)} ago"
+    read = "" if shown.renewing or since < JUST_NOW_SECONDS else f" · read {duration(since)} ago"
     text = f"{shown.node} · {'up to date' if behind < 1 else f'{duration(behind)} behind'}{read}"
     long = f"Read from {shown.node}, at most {behind:.1f} s behind the primary."
     if shown.moved_from is not None:

@@ -128,6 +128,12 @@ def frame(reader: NodeReader, title: str, path: str, *, renewing: bool = False) 
         _theme_button(theme, dark)
     with ui.element("main").classes("main").props("id=main tabindex=-1"):
         yield page
+        keys = "".join(f"<kbd>g</kbd> <kbd>{place.key}</kbd> {place.label.lower()} · " for place in NAVIGATION)
+        ui.html(
+            f'<p class="keys">{keys}<kbd>/</kbd> search · <kbd>j</kbd> <kbd>k</kbd> next and previous entry · '
+            "<kbd>l</kbd> latest</p>",
+            sanitize=False,
+        )
 
 
 def _theme_button(theme: Theme, dark: ui.dark_mode) -> None:

@@ -160,9 +160,11 @@ async def test_the_theme_that_was_chosen_stays(shown: Stage) -> None:
             await page.reload()
 
 
-async def test_what_is_not_there_is_said(shown: Stage) -> None:
-    async with shown.page("/sessions/nobody") as page:
+async def test_what_is_not_there_is_said_and_shown_once_it_comes(shown: Stage) -> None:
+    async with shown.page("/sessions/nobody-yet") as page:
         await expect(page.get_by_text("No such session")).to_be_visible()
+        await shown.client.create_session(session_id="nobody-yet", title="Here now")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Here now")
 
 
 async def test_nothing_is_loaded_from_elsewhere(shown: Stage) -> None:
@@ -210,7 +212,6 @@ async def test_without_any_node_the_page_says_since_when_and_goes_on_by_itself(s
         for name in names:
             await shown.cluster._processes[name].start()
         await shown.cluster.wait_ready()
-        await sessions.get_by_role("button", name="Try again").click()
         await expect(
             sessions.get_by_text("No session matches").or_(sessions.locator("tbody tr").first)
         ).to_be_visible()

@@ -31,7 +31,7 @@ def lag_chart(lags: Mapping[str, Iterable[LagSample]], now: float) -> dict[str, 
         "color": list(COLOURS),
         "textStyle": {"color": NEUTRAL},
         "grid": {"left": 44, "right": 16, "top": 34, "bottom": 26},
-        "legend": {"top": 0, "right": 0, "icon": "roundRect", "textStyle": {"color": NEUTRAL}},
+        "legend": {"top": 0, "right": 0, "icon": "circle", "itemWidth": 9, "textStyle": {"color": NEUTRAL}},
         "tooltip": {"trigger": "axis", "confine": True},
         "xAxis": {
             "type": "time",

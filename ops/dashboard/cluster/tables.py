@@ -91,7 +91,7 @@ def _member(group: Group, member: Member, *, first: bool, silent: Mapping[str, s
     if member.lag_seconds is not None:
         lag = duration(member.lag_seconds)
         if member.lag_transactions:
-            lag += f" · {member.lag_transactions:,} transactions"
+            lag += f" · {_count(member.lag_transactions, 'transaction')}"
     durable = member.durable_lsn
     if durable is None and member.role == "primary":
         # Nobody asks it; at least what is committed it holds.
@@ -175,4 +175,4 @@ def _silent(picture: Picture) -> dict[str, str]:
 
 
 def _count(number: int, thing: str) -> str:
-    return f"1 {thing}" if number == 1 else f"{number} {thing}s"
+    return f"1 {thing}" if number == 1 else f"{number:,} {thing}s"

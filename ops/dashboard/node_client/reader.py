@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -24,11 +25,16 @@ READ_SECONDS = 10.0
 WATCH_SECONDS = 2.0
 FOLLOW_SECONDS = 15.0
 """A node says on a followed session that nothing came more often than this."""
+AGAIN_SECONDS = 0.1
+"""Before a stream that broke goes on: nodes that end each stream at once are not asked without a pause."""
 MAX_ANSWER_BYTES = 384 << 20
 MAX_CONNECTIONS = 32
 """For reads, to all nodes together; more wait."""
 MAX_FOLLOWED = 100
 """Sessions that are followed live at once, all viewers together."""
+
+UNREADABLE = "unreadable"
+"""The code of an answer that is nested too deeply, or is no UTF-8."""
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -114,17 +120,22 @@ class NodeReader:
         choice: Which node is asked next, and what is known of each.
     """
 
-    def __init__(self, choice: NodeChoice) -> None:
+    def __init__(self, choice: NodeChoice, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Asks nothing yet; `transport` takes the place of the network in tests."""
         self.choice = choice
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx.AsyncClient(
-            timeout=timeout, limits=httpx.Limits(max_connections=MAX_CONNECTIONS), trust_env=False
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            trust_env=False,
+            transport=transport,
         )
         # Streams stay open; in a pool of their own they take no connection from reads.
         self._streams = httpx.AsyncClient(
             timeout=httpx.Timeout(FOLLOW_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=MAX_FOLLOWED),
             trust_env=False,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:
@@ -191,6 +202,7 @@ class NodeReader:
                 reason = str(error)
             reasons[node.name] = reason
             yield Interrupted(node.name, reason)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     def _failed(self, node: KnownNode, error: _CannotServe) -> None:
         # A node that is busy or still starts has answered: it stays a choice for what comes next.

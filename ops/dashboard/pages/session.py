@@ -47,8 +47,10 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
             body = ui.element("div")
             with body:
                 loading_state()
+            view = _SessionView(reader, page, body, session_id, after)
+            ui.timer(RETRY_SECONDS, view.open_again)
         await ui.context.client.connected()
-        await _SessionView(reader, page, body, session_id, after).open()
+        await view.open()
 
 
 class _SessionView:
@@ -68,12 +70,20 @@ class _SessionView:
         self._drawn: dict[int, ui.html] = {}
         self._waiting: asyncio.Queue[EntryModel] = asyncio.Queue(MAX_WAITING)
         self._window = Window(0, 0, 0)
+        self._failed = False
+
+    async def open_again(self) -> None:
+        """Open it where that failed: a node may answer by now, or the session may have reached it."""
+        if self._failed:
+            await self.open()
 
     async def open(self) -> None:
         """Read the session and draw it; follow it where the page reaches its end."""
+        self._failed = False
         try:
             session, ahead = await self._read()
         except (NoNodeAnswers, NodeRefused) as error:
+            self._failed = True
             self._page.failed(error)
             self._body.clear()
             with self._body:
@@ -81,7 +91,7 @@ class _SessionView:
                     empty_state("No such session", "It may not have reached this standby yet.", icon="search_off")
                     ui.link("All sessions", "/sessions").classes("state-link")
                 else:
-                    error_state(error, self.open)
+                    error_state(error)
             return
         self._conversation.settle(ahead)
         self._body.clear()

@@ -19,6 +19,7 @@ from ops.dashboard.transcript.rendering import clock
 from ops.dashboard.transcript.visible import one_line
 from replica.reading.http_models import SessionModel, SessionsResponse
 
+RETRY_SECONDS = 2.0
 TYPING_MILLISECONDS = 350
 """A search begins when nothing was typed for so long."""
 
@@ -31,6 +32,7 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
         with frame(reader, "Sessions", "/sessions") as page:
             heading("Sessions", "The most recently updated first.")
             view = _SessionList(reader, page, SessionSearch.of(dict(request.query_params)))
+            ui.timer(RETRY_SECONDS, view.read_again)
         await ui.context.client.connected()
         await view.read()
 
@@ -42,6 +44,7 @@ class _SessionList:
         self._reader = reader
         self._page = page
         self._search = search
+        self._failed = False
         self._draw_filters()
         self._results = ui.element("div").props("aria-live=polite")
         with self._results:
@@ -72,17 +75,24 @@ class _SessionList:
         field.on_value_change(changed)
         return field
 
+    async def read_again(self) -> None:
+        """Read where that failed: a node may answer by now."""
+        if self._failed:
+            await self.read()
+
     async def read(self) -> None:
         """Read and show what the search asks for."""
         search = self._search
         try:
             answer = await self._reader.get("/v1/sessions", SessionsResponse, search.parameters)
         except (NoNodeAnswers, NodeRefused) as error:
+            self._failed = isinstance(error, NoNodeAnswers)
             self._page.failed(error)
             self._results.clear()
             with self._results:
-                error_state(error, self.read)
+                error_state(error)
             return
+        self._failed = False
         if search != self._search:
             return
         self._page.showing(answer)

@@ -59,7 +59,8 @@ def _message(message: Message, raw: str) -> Markup:
     tokens = "" if message.output_tokens is None else f"{message.output_tokens} tokens"
     return Markup(
         '<article class="item said said-by-{}" id="entry-{}" aria-label="{}">'
-        '<header class="item-head"><b>{}</b><span class="muted">{}</span><span class="muted">{}</span>{}</header>'
+        '<header class="item-head"><b>{}</b><span class="muted">{}</span>'
+        '<span class="muted item-tokens">{}</span>{}</header>'
         '<div class="said-body">{}</div></article>'
     ).format(
         message.speaker,
