@@ -33,6 +33,8 @@ ATTACKS = [
 ]
 ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c"
 DEADLINE_SECONDS = 20
+BUSY_MS = 20_000
+"""A machine that runs other tests too may need longer than the default for a view."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -106,11 +108,12 @@ async def test_control_enter_runs_and_the_address_shares_the_query(shown: Stage)
 async def test_every_table_of_the_list_has_the_columns_that_it_names_and_can_be_looked_at(shown: Stage) -> None:
     async with httpx.AsyncClient(base_url=f"http://{shown.cluster.addresses[0].http_address}", timeout=60) as http:
         for table in TABLES:
-            empty = await http.get("/v1/query", params={"sql": f"SELECT * FROM {table.name} LIMIT 0"})
-            assert tuple(empty.json()["columns"]) == table.columns
-            looked = await http.get("/v1/query", params={"sql": table.example, "timeout_ms": 20_000})
+            sql = f"SELECT * FROM {table.name} LIMIT 0"
+            empty = await http.get("/v1/query", params={"sql": sql, "timeout_ms": BUSY_MS})
+            assert tuple(empty.json().get("columns", [empty.text])) == table.columns
+            looked = await http.get("/v1/query", params={"sql": table.example, "timeout_ms": BUSY_MS})
             assert looked.status_code == 200, looked.text
-    async with shown.page("/sql") as page:
+    async with shown.page("/sql?seconds=30") as page:
         await page.locator(".sql-table", has_text="tool_calls_by_name").locator("summary").click()
         await page.get_by_role("button", name="Look at tool_calls_by_name").click()
         await expect(page.locator(".result thead")).to_contain_text("error_rate")
