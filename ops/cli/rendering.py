@@ -33,12 +33,16 @@ def heading(entry: Entry) -> str:
 
 
 def body(entry: Entry) -> str:
-    """What it says: its content or summary, else all of it as JSON."""
+    """What it says: its content or summary, else all of it as JSON; what is nested very deeply, as appended."""
     document = _document(entry)
     said = document
     if isinstance(document, dict):
         said = next((document[name] for name in ("content", "summary") if name in document), document)
-    return plain(_readable(said))
+    try:
+        return plain(_readable(said))
+    except (RecursionError, orjson.JSONEncodeError):
+        # Nested deeper than can be taken apart or written anew, though not deeper than may be appended.
+        return plain(entry.payload.decode(errors="replace"))
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -86,3 +86,9 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
     counts = [counted(count, "file") for count in (0, 1, 2)]
     assert counts == ["0 files", "1 file", "2 files"]
     assert [counted(count, "entry", "entries") for count in (1, 2)] == ["1 entry", "2 entries"]
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_what_is_nested_very_deeply_is_shown_as_it_was_appended(opening: bytes, closing: bytes) -> None:
+    payload = b'{"content":' + opening * 1000 + b"1" + closing * 1000 + b"}"
+    assert body(entry(payload)) == payload.decode()
