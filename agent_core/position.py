@@ -67,6 +67,10 @@ class EpochTable:
             return None
         return max(start.epoch for start in self.starts if start.first_lsn <= lsn)
 
+    def contains(self, position: Position) -> bool:
+        """Whether a position is in this history; what lies before `base` is, as far as the log can still tell."""
+        return position.lsn < self.base.lsn or self.epoch_at(position.lsn) == position.epoch
+
     def runs(self) -> Iterable[tuple[int, int, int]]:
         """`(epoch, first lsn, last lsn)` of each epoch's records, newest first."""
         last = self.last.lsn

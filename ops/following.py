@@ -87,11 +87,8 @@ class FollowingGroup:
         def committed(position: Position) -> None:
             context.positions.reveal(context.group, position)
 
-        def parted(after: Position, below_epoch: int) -> None:
-            context.positions.part(context.group, after, below_epoch)
-
+        context.positions.refuse(context.group, shards.is_lost)
         applied(shards.visible)
-        shards.on_parted(parted)
         shards.on_applied(applied)
         shards.on_committed(committed)
         heartbeat_seconds = configuration.replication.heartbeat_seconds

@@ -28,7 +28,7 @@ def why_unfit(contains: Position | None, history: EpochTable, *, resynced_in_thi
         if history.base == START:
             return None
         return "it holds nothing, and the log no longer begins at the beginning"
-    if contains.lsn < history.base.lsn or history.epoch_at(contains.lsn) == contains.epoch:
+    if history.contains(contains):
         return None
     if contains.lsn > history.last.lsn and resynced_in_this_epoch:
         return None

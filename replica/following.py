@@ -274,7 +274,7 @@ class Follower:
                 f"{follow.goes_on_from}, but lsn {committed_lsn} is committed here; nothing was cut. Find out "
                 "which node lost its log before you let either go on"
             )
-        self._shards.begin_stream(follow.epoch, None if follow.resync_required else follow.goes_on_from)
+        self._shards.begin_stream(follow.epoch, resync_required=follow.resync_required)
         if not follow.resync_required and follow.goes_on_from != self._log.last:
             log.info("log cut back", group=self._group, last=str(self._log.last), to=str(follow.goes_on_from))
             await self._shards.cut_back(follow.goes_on_from)

@@ -53,8 +53,8 @@ class FollowedShards(Protocol):
     def on_resync_ordered(self, listener: Callable[[], None]) -> None:
         """Call `listener` when the stream must end for a resync that was ordered."""
 
-    def begin_stream(self, epoch: int, shared: Position | None = None) -> None:
-        """From now on the primary of `epoch` is followed; the logs share a history up to `shared`."""
+    def begin_stream(self, epoch: int, *, resync_required: bool = False) -> None:
+        """From now on the primary of `epoch` is followed; whether its log no longer reaches this one."""
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed."""

@@ -91,7 +91,8 @@ class StandbyGroup:
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[Position], None]] = []
         self._commit_listeners: list[Callable[[Position], None]] = []
-        self._parting_listeners: list[Callable[[Position, int], None]] = []
+        self._trusted_lsn: int | None = None
+        """How far this log tells the primary's history, as long as it has to begin anew; None: to its end."""
         self._task: asyncio.Task[None] | None = None
         self.applied = applied
         self.trouble: str | None = None
@@ -210,24 +211,26 @@ class StandbyGroup:
         epoch = self.applied.epoch if lsn == self.applied.lsn else self._log.epochs.epoch_at(lsn)
         return self._log.base if epoch is None else Position(epoch, lsn)
 
-    def on_parted(self, listener: Callable[[Position, int], None]) -> None:
-        """Call `listener` when a primary tells where its history and this node's part.
+    def is_lost(self, position: Position) -> bool:
+        """Whether a shard at `position` holds what is not in the history that is followed; a resync will undo it.
 
-        Its arguments are a position and an epoch: what lies past the position and is of a lower epoch will be
-        undone in the shards, if they hold it.
+        A shard that a resync brought further than the log counts as lost, until the log has come so far, if what
+        it holds was written in an earlier epoch.
         """
-        self._parting_listeners.append(listener)
+        if position.epoch >= self._needs.epoch:
+            return False
+        trusted_lsn = position.lsn if self._trusted_lsn is None else self._trusted_lsn
+        return position.lsn > trusted_lsn or not self._log.epochs.contains(position)
 
-    def begin_stream(self, epoch: int, shared: Position | None = None) -> None:
+    def begin_stream(self, epoch: int, *, resync_required: bool = False) -> None:
         """From now on the primary of `epoch` is followed.
 
         Args:
             epoch: Its epoch.
-            shared: The last position that its log and this one share; None: no more than what is committed here.
+            resync_required: Its log no longer reaches this one, which will have to begin anew.
         """
         self._needs.epoch = epoch
-        for listener in self._parting_listeners:
-            listener(self._settled if shared is None else shared, epoch)
+        self._trusted_lsn = self._settled.lsn if resync_required else None
         for shard in self._needs.resets:
             self._await_commit(shard)
 
@@ -302,9 +305,7 @@ class StandbyGroup:
 
     def _is_committed(self, position: Position) -> bool:
         epochs = self._log.epochs
-        return position.lsn <= epochs.base.lsn or (
-            position.lsn <= self.committed_lsn and epochs.epoch_at(position.lsn) == position.epoch
-        )
+        return position.lsn <= max(epochs.base.lsn, self.committed_lsn) and epochs.contains(position)
 
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
@@ -350,6 +351,7 @@ class StandbyGroup:
                 await self._resync(shard)
             await asyncio.to_thread(self._log.reset, base)
             self._needs.resets.clear()
+            self._trusted_lsn = None
             self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
             self._reached(base)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached, Unavailable
@@ -84,7 +85,7 @@ class AppliedPositions:
     def __init__(self, shard_group_count: int) -> None:
         self._groups = [PositionWaiters() for _ in range(shard_group_count)]
         self._visible = [PositionWaiters() for _ in range(shard_group_count)]
-        self._partings = [(START, 0)] * shard_group_count
+        self._is_lost: list[Callable[[Position], bool]] = [lambda _position: False] * shard_group_count
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
         self.timeouts = 0
@@ -107,13 +108,9 @@ class AppliedPositions:
         """Say that everything up to `position` may be seen, whichever shards contain it."""
         self._release(self._visible[group].advance(position))
 
-    def part(self, group: int, after: Position, below_epoch: int) -> None:
-        """Say that what lies past `after` and is of an epoch below `below_epoch` will never be committed."""
-        self._partings[group] = (after, below_epoch)
-
-    def _undone(self, group: int, position: Position) -> bool:
-        after, below_epoch = self._partings[group]
-        return position > after and position.epoch < below_epoch
+    def refuse(self, group: int, is_lost: Callable[[Position], bool]) -> None:
+        """Refuse from now on what `is_lost` says is in no history that will ever be committed."""
+        self._is_lost[group] = is_lost
 
     async def until_visible(self, group: int, read_at: Position | None, deadline_seconds: float) -> None:
         """Wait until what a read has found may be seen; nearly always at once.
@@ -134,7 +131,7 @@ class AppliedPositions:
             if read_at > visible.applied:
                 await self._released(visible, read_at, deadline_seconds)
             # A higher epoch's position is past the row of a history that lost, and yet does not contain it.
-            if self._undone(group, read_at):
+            if self._is_lost[group](read_at):
                 raise Unavailable(
                     f"what this node's shard of group {group} held, up to {read_at}, was never acknowledged and is "
                     "undone by a resync; try again"

@@ -176,7 +176,7 @@ class Shards:
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         self._listeners.append(listener)
 
-    def begin_stream(self, epoch: int, shared: Position | None = None) -> None:
+    def begin_stream(self, epoch: int, *, resync_required: bool = False) -> None:
         """Nothing depends on the epoch here."""
 
     def commit(self, lsn: int) -> None:

@@ -101,7 +101,7 @@ async def test_a_read_of_what_another_history_undid_is_not_handed_out_by_a_later
     positions.advance(0, Position(1, 7))
     reading = asyncio.ensure_future(positions.until_visible(0, Position(1, 8), 5))
     await asyncio.sleep(0)
-    positions.part(0, Position(1, 7), below_epoch=3)
+    positions.refuse(0, lambda position: position == Position(1, 8))
     positions.reveal(0, Position(3, 9))
     with pytest.raises(Unavailable, match="undone"):
         await reading

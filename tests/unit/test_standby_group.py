@@ -8,6 +8,7 @@ import pytest
 
 from agent_core.database.build import PAGE_SIZE
 from agent_core.errors import Unavailable
+from agent_core.log.record import Record, RecordKind
 from agent_core.position import START, Position
 from replica.group_shards import Keeping
 from replica.receiving import Reset
@@ -349,3 +350,40 @@ async def test_a_reset_that_stays_uncommitted_is_resynced_all_the_same(
     assert group.acknowledgeable(lsn + 1) == lsn
     await until(lambda: group.acknowledgeable(lsn + 1) == lsn + 1)
     assert standby.is_equal()
+
+
+async def test_what_a_standby_missed_of_an_earlier_epoch_is_not_lost(standby: Standby) -> None:
+    group = await standby.open()
+    group.begin_stream(3)
+    assert group.is_lost(Position(1, 2))  # nothing tells yet that it will come
+    standby.history.fill(2)
+    standby.receive()
+    assert not group.is_lost(Position(1, 2))
+    assert not group.is_lost(Position(3, 3))
+
+
+async def test_what_was_cut_from_the_log_is_lost(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    standby.history.fill(2)
+    standby.receive()
+    group.begin_stream(3)
+    await group.cut_back(Position(1, 2))
+    assert group.is_lost(Position(1, 3))
+    assert not group.is_lost(Position(1, 2))
+    standby.log.append(CODEC.encode(Record(RecordKind.EPOCH, GROUP, 0, Position(3, 3), 0, 0, b"")))
+    assert group.is_lost(Position(1, 3))
+
+
+async def test_a_log_that_has_to_begin_anew_tells_only_what_is_committed(standby: Standby) -> None:
+    group = await standby.open()
+    for _ in range(5):
+        standby.history.fill(2)
+    standby.receive()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    group.begin_stream(3, resync_required=True)
+    assert not group.is_lost(Position(1, 2))
+    assert group.is_lost(Position(1, 4))
+    await group.begin_anew(Position(1, 5))
+    assert not group.is_lost(Position(1, 4))
