@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.async_api import Page, expect
 
@@ -15,6 +16,9 @@ from tests.exported import roles
 
 PICTURES = Path(__file__).parents[2] / "ops" / "dashboard" / "pictures"
 FLAKY = "/sessions/db5b5fab-8f4d-4e27-9da1-494c73cf256d"
+STATEMENT = """SELECT name, calls, errors, round(mean_seconds, 2) AS mean_seconds
+FROM tool_calls_by_name
+ORDER BY calls DESC"""
 WATCHED_SECONDS = 45
 """So long the chart of the lag grows before its picture."""
 
@@ -26,6 +30,8 @@ async def main() -> None:
         async with stage(Path(folder)) as shown:
             await _session(shown)
             await _sessions(shown)
+            await _analytics(shown)
+            await _sql(shown)
             await _cluster(shown)
 
 
@@ -45,6 +51,19 @@ async def _sessions(shown: Stage) -> None:
     async with shown.page("/sessions", dark=True) as page:
         await expect(page.locator("tbody tr")).to_have_count(8)
         await _take(page, "sessions")
+
+
+async def _analytics(shown: Stage) -> None:
+    async with shown.page("/analytics") as page:
+        await expect(page.locator("canvas").first).to_be_visible(timeout=20_000)
+        await page.set_viewport_size({"width": 1280, "height": 1100})
+        await _take(page, "analytics")
+
+
+async def _sql(shown: Stage) -> None:
+    async with shown.page(f"/sql?sql={quote(STATEMENT)}", dark=True) as page:
+        await expect(page.get_by_text("bash").first).to_be_visible(timeout=20_000)
+        await _take(page, "sql")
 
 
 async def _cluster(shown: Stage) -> None:
@@ -72,7 +91,7 @@ async def _load(client: Client) -> None:
 
 
 async def _take(page: Page, name: str) -> None:
-    await page.wait_for_timeout(500)
+    await page.wait_for_timeout(1500)
     await page.screenshot(path=PICTURES / f"{name}.png")
 
 
