@@ -120,6 +120,14 @@ class PositionNotReached(HeadwaterError):
     http_status = 503
 
 
+class PositionLost(HeadwaterError):
+    """The asked position lies in a history that another primary's has replaced: it can never be reached."""
+
+    code = "position_lost"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+
 class TooStale(HeadwaterError):
     """The node is further behind its primary than the reader allows."""
 

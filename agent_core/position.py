@@ -71,6 +71,10 @@ class EpochTable:
         """Whether a position is in this history; what lies before `base` is, as far as the log can still tell."""
         return position.lsn < self.base.lsn or self.epoch_at(position.lsn) == position.epoch
 
+    def replaces(self, position: Position) -> bool:
+        """Whether a later epoch wrote where `position` would have to stand, as far as the log can still tell."""
+        return any(start.epoch > position.epoch and start.first_lsn <= position.lsn for start in self.starts)
+
     def runs(self) -> Iterable[tuple[int, int, int]]:
         """`(epoch, first lsn, last lsn)` of each epoch's records, newest first."""
         last = self.last.lsn

@@ -87,7 +87,7 @@ class FollowingGroup:
         def committed(position: Position) -> None:
             context.positions.reveal(context.group, position)
 
-        context.positions.refuse(context.group, shards.is_lost)
+        context.positions.judge_by(context.group, shards)
         applied(shards.visible)
         shards.on_applied(applied)
         shards.on_committed(committed)

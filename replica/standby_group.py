@@ -222,6 +222,10 @@ class StandbyGroup:
         trusted_lsn = position.lsn if self._trusted_lsn is None else self._trusted_lsn
         return position.lsn > trusted_lsn or not self._log.epochs.contains(position)
 
+    def never_comes(self, position: Position) -> bool:
+        """Whether the log has gone past `position` without containing it: nobody will ever reach it."""
+        return self._log.epochs.replaces(position)
+
     def begin_stream(self, epoch: int, *, resync_required: bool = False) -> None:
         """From now on the primary of `epoch` is followed.
 

@@ -94,6 +94,7 @@ class Reader(SessionReads):
             QueryRefused: The SQL is wrong, or does anything but read.
             QueryLimit: It ran out of its time, memory or size.
             PositionNotReached: The node did not reach `min_position` in time.
+            PositionLost: It never will: another primary's history has replaced that one.
             Unavailable: No node answered in time.
         """
         try:

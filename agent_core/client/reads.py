@@ -126,6 +126,7 @@ class SessionReads:
         Raises:
             SessionNotFound: No session of this id.
             PositionNotReached: The node did not reach `min_position` in time.
+            PositionLost: It never will: another primary's history has replaced that one.
             Unavailable: No node answered in time.
         """
         request = session_pb2.GetTranscriptRequest(session_id=session_id, after_seq=after_seq)

@@ -104,6 +104,7 @@ class Workspaces:
         Raises:
             InvalidRequest: A filter is wrong.
             PositionNotReached: The node did not reach `min_position` in time.
+            PositionLost: It never will: another primary's history has replaced that one.
             Unavailable: No node answered in time.
         """
         try:
@@ -146,6 +147,7 @@ class Workspaces:
         Raises:
             DocumentNotFound: The workspace has none at this path.
             PositionNotReached: The node did not reach `min_position` in time.
+            PositionLost: It never will: another primary's history has replaced that one.
             Unavailable: No node answered in time.
         """
         try:

@@ -68,6 +68,7 @@ class Freshness:
 
         Raises:
             PositionNotReached: A position was not applied in time.
+            PositionLost: A position will never be applied.
             TooStale: A group stayed older than it may be.
             Overloaded: Too many readers wait.
         """

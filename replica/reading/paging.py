@@ -5,20 +5,14 @@ Ties come by session id. Each order has an index; the other direction is the sam
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import orjson
-
 from agent_core.errors import InvalidRequest
 from agent_core.routing import SESSION_ID_PATTERN
+from replica.reading import page_token
 from replica.reading.queries import SessionOverview
-
-MAX_TOKEN_CHARACTERS = 12 << 10
-"""A title of 1024 characters fits, whatever they are."""
 
 
 class SessionSort(StrEnum):
@@ -106,7 +100,7 @@ _PLACES: dict[SessionSort, Callable[[SessionOverview], Any]] = {
 
 def encode_page_token(order: SessionOrder, key: PageKey) -> str:
     """The token that continues a list of this order after `key`."""
-    return base64.urlsafe_b64encode(orjson.dumps([*order, *key])).decode().rstrip("=")
+    return page_token.encode([*order, *key])
 
 
 def decode_page_token(token: str, order: SessionOrder) -> PageKey | None:
@@ -117,14 +111,7 @@ def decode_page_token(token: str, order: SessionOrder) -> PageKey | None:
     """
     if not token:
         return None
-    refusal = InvalidRequest("page_token is not one that this list returned as next_page_token")
-    if len(token) > MAX_TOKEN_CHARACTERS:
-        raise refusal
-    try:
-        fields = orjson.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError) as error:
-        raise refusal from error
-    match fields:
+    match page_token.decode(token):
         case [str(sort), str(direction), value, str(session_id)] if SESSION_ID_PATTERN.fullmatch(session_id):
             if (sort, direction) != order:
                 raise InvalidRequest(
@@ -137,4 +124,4 @@ def decode_page_token(token: str, order: SessionOrder) -> PageKey | None:
             )
             if is_key:
                 return PageKey(value, session_id)
-    raise refusal
+    raise page_token.refusal()

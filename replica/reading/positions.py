@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from agent_core.errors import InvalidRequest, Overloaded, PositionNotReached, Unavailable
+from agent_core.errors import InvalidRequest, Overloaded, PositionLost, PositionNotReached, Unavailable
 from agent_core.position import START, Position
 
 DEFAULT_WAIT_SECONDS = 2.0
@@ -36,6 +35,16 @@ class GroupPosition(NamedTuple):
     group: int
     position: Position
     age_seconds: float = 0.0
+
+
+class History(Protocol):
+    """What is asked of a group's history; `StandbyGroup` is it, also after this node has come to lead."""
+
+    def is_lost(self, position: Position) -> bool:
+        """Whether a shard at this position holds what a resync will undo."""
+
+    def never_comes(self, position: Position) -> bool:
+        """Whether the history has gone past this position without containing it."""
 
 
 class _Waiter(NamedTuple):
@@ -85,7 +94,7 @@ class AppliedPositions:
     def __init__(self, shard_group_count: int) -> None:
         self._groups = [PositionWaiters() for _ in range(shard_group_count)]
         self._visible = [PositionWaiters() for _ in range(shard_group_count)]
-        self._is_lost: list[Callable[[Position], bool]] = [lambda _position: False] * shard_group_count
+        self._histories: list[History | None] = [None] * shard_group_count
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
         self.timeouts = 0
@@ -108,9 +117,9 @@ class AppliedPositions:
         """Say that everything up to `position` may be seen, whichever shards contain it."""
         self._release(self._visible[group].advance(position))
 
-    def refuse(self, group: int, is_lost: Callable[[Position], bool]) -> None:
-        """Refuse from now on what `is_lost` says is in no history that will ever be committed."""
-        self._is_lost[group] = is_lost
+    def judge_by(self, group: int, history: History) -> None:
+        """Refuse from now on what `history` says will never be committed."""
+        self._histories[group] = history
 
     async def until_visible(self, group: int, read_at: Position | None, deadline_seconds: float) -> None:
         """Wait until what a read has found may be seen; nearly always at once.
@@ -131,7 +140,7 @@ class AppliedPositions:
             if read_at > visible.applied:
                 await self._released(visible, read_at, deadline_seconds)
             # A higher epoch's position is past the row of a history that lost, and yet does not contain it.
-            if self._is_lost[group](read_at):
+            if (history := self._histories[group]) is not None and history.is_lost(read_at):
                 raise Unavailable(
                     f"what this node's shard of group {group} held, up to {read_at}, was never acknowledged and is "
                     "undone by a resync; try again"
@@ -154,6 +163,7 @@ class AppliedPositions:
 
         Raises:
             PositionNotReached: It was not applied in time.
+            PositionLost: It never will be.
             InvalidRequest: The deadline is out of range.
             Overloaded: Too many readers wait.
         """
@@ -162,6 +172,7 @@ class AppliedPositions:
                 f"the wait for a position is {deadline_seconds:g} s; allowed are 0 to {MAX_WAIT_SECONDS:g} s"
             )
         waiters = self._groups[group]
+        self._check_may_come(group, min_position)
         if min_position > waiters.applied:
             try:
                 await self._released(waiters, min_position, deadline_seconds)
@@ -170,7 +181,16 @@ class AppliedPositions:
                     f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
                     f"within {deadline_seconds:.3g} s"
                 ) from None
+            # A later epoch's position is past this one, and need not contain it.
+            self._check_may_come(group, min_position)
         return waiters.applied
+
+    def _check_may_come(self, group: int, min_position: Position) -> None:
+        if (history := self._histories[group]) is not None and history.never_comes(min_position):
+            raise PositionLost(
+                f"group {group} will never reach {min_position}: a later primary's history has taken its place, so "
+                "what was written there is lost; read without a position what there is"
+            )
 
     async def _released(self, waiters: PositionWaiters, position: Position, deadline_seconds: float) -> None:
         if len(self._futures) >= MAX_WAITERS:

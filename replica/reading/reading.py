@@ -47,8 +47,8 @@ Result = TypeVar("Result")
 class Reading:
     """The reads of one node. Each meets a `Demand` on its freshness first, and says where the node was then.
 
-    Every method may raise `InvalidRequest` naming the argument, `PositionNotReached`, `TooStale`, `Overloaded`,
-    `Unavailable` and `ShardDamaged`, beside what it names itself.
+    Every method may raise `InvalidRequest` naming the argument, `PositionNotReached`, `PositionLost`, `TooStale`,
+    `Overloaded`, `Unavailable` and `ShardDamaged`, beside what it names itself.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,15 @@ class Stage:
             yield page
         finally:
             await context.close()
+
+    @contextmanager
+    def without_complaints(self) -> Iterator[None]:
+        """Within it pages report no error, refuse nothing, and ask nobody but the dashboard."""
+        self.complaints.clear()
+        self.requested.clear()
+        yield
+        assert self.complaints == []
+        assert [url for url in self.requested if not url.startswith((self.url, "data:", "blob:"))] == []
 
     async def picture(self, page: Page, name: str) -> None:
         """Keep what the page looks like."""

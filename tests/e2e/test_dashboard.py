@@ -27,9 +27,8 @@ async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
 
 @pytest.fixture(autouse=True)
 def no_complaints(shown: Stage) -> Iterator[None]:
-    shown.complaints.clear()
-    yield
-    assert shown.complaints == []
+    with shown.without_complaints():
+        yield
 
 
 async def test_the_cluster_page_shows_roles_positions_lag_and_spares_the_primary(shown: Stage) -> None:

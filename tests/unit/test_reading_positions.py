@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_core.errors import InvalidRequest, PositionNotReached, Unavailable
+from agent_core.errors import InvalidRequest, PositionLost, PositionNotReached, Unavailable
 from agent_core.position import START, Position
 from replica.reading.positions import AppliedPositions, PositionWaiters
 
@@ -101,7 +101,7 @@ async def test_a_read_of_what_another_history_undid_is_not_handed_out_by_a_later
     positions.advance(0, Position(1, 7))
     reading = asyncio.ensure_future(positions.until_visible(0, Position(1, 8), 5))
     await asyncio.sleep(0)
-    positions.refuse(0, lambda position: position == Position(1, 8))
+    positions.judge_by(0, Replaced(Position(1, 8)))
     positions.reveal(0, Position(3, 9))
     with pytest.raises(Unavailable, match="undone"):
         await reading
@@ -109,3 +109,33 @@ async def test_a_read_of_what_another_history_undid_is_not_handed_out_by_a_later
         await positions.until_visible(0, Position(1, 8), 5)
     await positions.until_visible(0, Position(1, 7), 5)
     await positions.until_visible(0, Position(3, 9), 5)
+
+
+async def test_a_position_that_another_history_replaced_is_refused_at_once_and_not_waited_for() -> None:
+    positions = AppliedPositions(1)
+    positions.judge_by(0, Replaced(Position(1, 8)))
+    with pytest.raises(PositionLost, match="never reach 1:8"):
+        await positions.wait(0, Position(1, 8), 30)
+
+
+async def test_a_position_that_is_replaced_while_it_is_waited_for_is_not_taken_for_reached() -> None:
+    positions = AppliedPositions(1)
+    waiting = asyncio.ensure_future(positions.wait(0, Position(1, 8), 5))
+    await asyncio.sleep(0)
+    positions.judge_by(0, Replaced(Position(1, 8)))
+    positions.advance(0, Position(3, 8))
+    with pytest.raises(PositionLost):
+        await waiting
+
+
+class Replaced:
+    """A history that another one replaced at one position."""
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+
+    def is_lost(self, position: Position) -> bool:
+        return position == self._position
+
+    def never_comes(self, position: Position) -> bool:
+        return position == self._position

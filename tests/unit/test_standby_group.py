@@ -355,7 +355,8 @@ async def test_a_reset_that_stays_uncommitted_is_resynced_all_the_same(
 async def test_what_a_standby_missed_of_an_earlier_epoch_is_not_lost(standby: Standby) -> None:
     group = await standby.open()
     group.begin_stream(3)
-    assert group.is_lost(Position(1, 2))  # nothing tells yet that it will come
+    assert group.is_lost(Position(1, 2))  # nothing tells yet that it will come …
+    assert not group.never_comes(Position(1, 2))  # … nor that it will not
     standby.history.fill(2)
     standby.receive()
     assert not group.is_lost(Position(1, 2))
@@ -373,6 +374,8 @@ async def test_what_was_cut_from_the_log_is_lost(standby: Standby) -> None:
     assert not group.is_lost(Position(1, 2))
     standby.log.append(CODEC.encode(Record(RecordKind.EPOCH, GROUP, 0, Position(3, 3), 0, 0, b"")))
     assert group.is_lost(Position(1, 3))
+    assert group.never_comes(Position(1, 3))
+    assert not group.never_comes(Position(1, 2))
 
 
 async def test_a_log_that_has_to_begin_anew_tells_only_what_is_committed(standby: Standby) -> None:

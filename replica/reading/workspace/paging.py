@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from typing import NamedTuple
 
-import orjson
-
-from agent_core.errors import InvalidRequest
 from agent_core.workspace.names import path_problem
-
-MAX_TOKEN_CHARACTERS = 1024
+from replica.reading import page_token
 
 
 class DocumentKey(NamedTuple):
@@ -29,7 +23,7 @@ class DocumentKey(NamedTuple):
 
 def encode_page_token(key: DocumentKey) -> str:
     """The token that continues a list after `key`."""
-    return base64.urlsafe_b64encode(orjson.dumps(list(key))).decode().rstrip("=")
+    return page_token.encode(list(key))
 
 
 def decode_page_token(token: str) -> DocumentKey | None:
@@ -40,14 +34,7 @@ def decode_page_token(token: str) -> DocumentKey | None:
     """
     if not token:
         return None
-    refusal = InvalidRequest("page_token is not one that this list returned as next_page_token")
-    if len(token) > MAX_TOKEN_CHARACTERS:
-        raise refusal
-    try:
-        key = orjson.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError) as error:
-        raise refusal from error
-    match key:
+    match page_token.decode(token):
         case [float(relevance), str(path)] if math.isfinite(relevance) and path_problem(path) is None:
             return DocumentKey(relevance, path)
-    raise refusal
+    raise page_token.refusal()
