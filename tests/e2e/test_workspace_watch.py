@@ -23,7 +23,9 @@ DEADLINE_SECONDS = 60
 @asynccontextmanager
 async def following(folder: Path, node: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command as a process, until its folder needs no following."""
-    command = (sys.executable, "-m", "ops.cli.main", "workspace", "sync", str(folder))
+    # As at a terminal: what a shell runs in its background, as tests may, begins with interrupts ignored.
+    interruptible = ("env", "--default-signal=INT")
+    command = (*interruptible, sys.executable, "-m", "ops.cli.main", "workspace", "sync", str(folder))
     process = await asyncio.create_subprocess_exec(
         *command, "--workspace", "w", "--node", node, stdout=asyncio.subprocess.PIPE
     )
@@ -31,7 +33,7 @@ async def following(folder: Path, node: str) -> AsyncIterator[asyncio.subprocess
         yield process
     finally:
         if process.returncode is None:
-            process.send_signal(signal.SIGINT)
+            process.kill()
             await process.communicate()
 
 
@@ -79,6 +81,7 @@ async def test_a_watched_folder_is_followed_also_past_the_death_of_the_primary(
             (folder / "last.md").write_text("and the last")
             await until_equal(folder, nodes)
             process.send_signal(signal.SIGINT)
-            await process.communicate()
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await process.communicate()
             assert process.returncode == 130
         assert await differing(cluster) == []
