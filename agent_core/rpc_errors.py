@@ -7,6 +7,7 @@ transport, not by a node: what became of it is not known.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NoReturn
 
 import grpc
@@ -43,6 +44,20 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeadwaterErr
     await context.abort(error.status, message, ((ERROR_CODE_KEY, error.code),))
 
 
+def end_if_cancelled() -> None:
+    """Keep a request to end that gRPC has lost; a loop that calls anew after an error asks this first.
+
+    A task that is cancelled while its stream waits for the first answer hands that on to a task of gRPC's, which
+    ends the stream. If the stream ends by itself at this moment its end is all that is told.
+
+    Raises:
+        asyncio.CancelledError: The running task was told to end, and did not yet.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def from_rpc_error(
     error: grpc.aio.AioRpcError, *, unanswered: type[HeadwaterError] = OutcomeUnknown
 ) -> HeadwaterError:
@@ -52,7 +67,11 @@ def from_rpc_error(
         error: What awaiting the call raised.
         unanswered: What an error of the transport becomes (connection lost, deadline passed, server died). The
             default is the only one that is true of a write; a read may say `Unavailable`.
+
+    Raises:
+        asyncio.CancelledError: As `end_if_cancelled`.
     """
+    end_if_cancelled()
     message = error.details() or ""
     for key, value in error.trailing_metadata():
         if key == ERROR_CODE_KEY:

@@ -23,7 +23,7 @@ from agent_core.log.log import ReplicationLog
 from agent_core.position import Position
 from agent_core.routing import ShardLayout
 from agent_core.rpc import replication_pb2 as pb
-from agent_core.rpc_errors import from_rpc_error
+from agent_core.rpc_errors import end_if_cancelled, from_rpc_error
 from agent_core.stream import to_message
 from replica.incoming import (
     Call,
@@ -169,6 +169,7 @@ class Follower:
                 try:
                     await self._follow_once(log_thread)
                 except Exception as error:
+                    end_if_cancelled()
                     if not isinstance(error, HeadwaterError | OSError):
                         log.exception("following failed", group=self._group)
                     self._note(error)

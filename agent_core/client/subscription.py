@@ -13,7 +13,7 @@ from agent_core.client.model import Entry, entry_from_wire
 from agent_core.errors import HeadwaterError, NotPrimary, Unavailable
 from agent_core.rpc.session_pb2 import SubscribeEvent, SubscribeRequest
 from agent_core.rpc.session_pb2_grpc import SessionsStub
-from agent_core.rpc_errors import from_rpc_error
+from agent_core.rpc_errors import end_if_cancelled, from_rpc_error
 
 MAX_GAPS = 3
 """How often in a row a node may skip an entry before following it is given up."""
@@ -70,6 +70,7 @@ class Subscription:
                     yield entry
             except HeadwaterError as failure:
                 error = failure
+            end_if_cancelled()
             if self._caught_up and self._until_caught_up:
                 return
             progress = self.cursor > cursor

@@ -9,6 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
+import grpc.aio
+from grpc.aio import Metadata
+
 from agent_core.log.log import ReplicationLog
 from replica.following import Follower
 from replica.incoming import FollowerSettings
@@ -39,7 +43,8 @@ async def following(directory: Path, connect: Callable[[bool], Any]) -> AsyncIte
         yield follower
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait([task], timeout=5)
+        assert task.done(), "following did not end when it was cancelled"
         log.close()
 
 
@@ -68,3 +73,20 @@ async def test_a_new_placement_ends_the_wait_for_a_node_that_does_not_answer(tmp
         await until(lambda: silent.hellos == 1)
         follower.try_now(elsewhere=True)
         await until(lambda: silent.hellos == 2)
+
+
+class Forgetful(Silent):
+    """gRPC's streams, when their end comes as they are cancelled while they wait for the first answer."""
+
+    async def read(self) -> object:
+        try:
+            return await super().read()
+        except asyncio.CancelledError:
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata()) from None
+
+
+async def test_following_ends_when_it_is_cancelled_although_grpc_forgets_that(tmp_path: Path) -> None:
+    forgetful = Forgetful()
+    async with following(tmp_path, lambda _misled: cast("Any", forgetful)):
+        await until(lambda: forgetful.hellos == 1)
+    assert forgetful.hellos == 1
