@@ -126,7 +126,9 @@ class SessionRegistry:
         self._leases.pop(group, None)
         for session_id in [name for name in self._actors if self._group_of(name) == group]:
             del self._actors[session_id]
-        self._creating = {name for name in self._creating if self._group_of(name) != group}
+        for session_id in [name for name in self._creating if self._group_of(name) == group]:
+            self._creating.discard(session_id)
+            self._answer(session_id, _not_safe_yet(session_id))
         for session_id, listeners in self._news.items():
             if self._group_of(session_id) == group:
                 for news in listeners:
@@ -234,12 +236,12 @@ class SessionRegistry:
         Raises:
             SessionNotFound: There is no such session.
             NotPrimary: Another node leads its group.
-            Unavailable: Its shard cannot be read.
+            Unavailable: Its shard cannot be read, or another node may lead its group by now.
         """
         await self.settled(session_id)
         actor = await self._find(session_id)
         if actor is None:
-            raise SessionNotFound(f"there is no session {session_id!r}")
+            raise self._absence(session_id)
         return actor
 
     def append(self, new: NewEntry, sink: OutcomeSink, request_id: int) -> None:
@@ -254,7 +256,7 @@ class SessionRegistry:
             if isinstance(found, SessionActor):
                 self._append_to(found, writer, new, sink, request_id)
             else:
-                sink.failed(request_id, found or SessionNotFound(f"there is no session {new.session_id!r}"))
+                sink.failed(request_id, found or self._absence(new.session_id))
 
         actor = self.actor_if_live(new.session_id)
         if actor is not None:
@@ -390,6 +392,14 @@ class SessionRegistry:
 
         self._when_up(session_id, found)
         return await future
+
+    def _absence(self, session_id: str) -> HeadwaterError:
+        """What to say of a session that its shard does not hold: another primary may hold it by now."""
+        try:
+            self.readable_position(session_id)
+        except HeadwaterError as error:
+            return error
+        return SessionNotFound(f"there is no session {session_id!r}")
 
     def _when_up(self, session_id: str, then: Callable[[SessionActor | HeadwaterError | None], None]) -> None:
         """Bring up an actor and go on; whoever asks meanwhile waits for the same, in order."""

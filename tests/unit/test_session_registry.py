@@ -8,12 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from agent_core.errors import InvalidRequest, OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
+from agent_core.errors import (
+    InvalidRequest,
+    NotPrimary,
+    OutcomeUnknown,
+    SessionNotFound,
+    Unavailable,
+    WriteFailed,
+)
 from agent_core.rpc.session_pb2 import Session, SubscribeEvent
+from primary.electing.lease import Lease
 from primary.registry import ResidencySettings
 from primary.subscription import subscribe
 from primary.writer import WriterSettings
 from tests.unit.primary_harness import primary
+from tests.waiting import until
 
 NEVER = float("inf")
 
@@ -177,3 +186,41 @@ async def test_a_session_whose_creation_was_refused_can_be_created_again(tmp_pat
             await node.registry.actor("a")
         state.connection.execute("PRAGMA max_page_count=1000000")
         await node.create("a")
+
+
+async def test_a_primary_that_may_have_been_replaced_denies_no_session(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        unheard = Lease("node-1", frozenset({"node-1", "node-2", "node-3"}), lease_seconds=1.0)
+        node.registry.lead(0, node.writer, unheard)
+        with pytest.raises(Unavailable, match="not heard a majority"):
+            await node.registry.actor("elsewhere")
+        outcome = await node.append("elsewhere", "one")
+        assert isinstance(outcome.error, Unavailable)
+
+
+async def test_a_session_that_is_read_while_its_primary_steps_down_is_not_denied(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        node.registry.evict(float("inf"))
+        reading = asyncio.create_task(node.registry.actor("a"))
+        await asyncio.sleep(0)
+        node.registry.step_down(0)
+        with pytest.raises(NotPrimary):
+            await reading
+
+
+async def test_a_session_that_is_created_while_its_primary_steps_down_is_served_when_it_leads_again(
+    tmp_path: Path,
+) -> None:
+    async with primary(tmp_path, voters=("node-1", "node-2", "node-3")) as node:
+        node.writer.durable("node-2", node.log.last.lsn)
+        created = asyncio.create_task(node.create("a"))
+        await until(lambda: node.writer.unreleased == 1)
+        early = node.submit("a", "early")
+        node.registry.step_down(0)
+        assert isinstance(node.answers.outcomes[early].error, Unavailable)
+        node.writer.durable("node-2", node.log.last.lsn)
+        await created
+        node.registry.lead(0, node.writer, Lease("node-1", frozenset({"node-1"}), lease_seconds=1.0))
+        async with asyncio.timeout(10):
+            assert (await node.registry.actor("a")).session.session_id == "a"
