@@ -53,7 +53,10 @@ def end_if_cancelled() -> None:
     Raises:
         asyncio.CancelledError: The running task was told to end, and did not yet.
     """
-    task = asyncio.current_task()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return  # No loop runs here, so no task was told anything.
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
