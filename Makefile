@@ -38,7 +38,7 @@ test-programs:
 test: setup test-programs ## Run every test.
 	$(BIN)/python -m pytest
 
-chaos: setup test-programs ## Kill, freeze, cut off and fill three real nodes under load, and check everything (ROUNDS=50 SEED=1).
+chaos: setup test-programs ## Kill, freeze, cut off, fill and slow three real nodes under load, and check everything (ROUNDS=50 SEED=1).
 	$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED))
 
 SEEDS ?= 1000

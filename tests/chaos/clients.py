@@ -230,7 +230,9 @@ async def read_transcript(
         session_id=session_id, limit=MOST_ENTRIES, min_position=position_to_wire(position), wait_ms=wait_ms
     )
     try:
-        answer = await ReadingStub(channel).GetTranscript(request, timeout=READ_SECONDS + wait_ms / 1000)
+        answer = await ReadingStub(channel).GetTranscript(
+            request, timeout=READ_SECONDS + wait_ms / 1000, wait_for_ready=True
+        )
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, unanswered=OutcomeUnknown) from error
     return [entry.payload_json for entry in answer.entries], position_from_wire(answer.position.position)

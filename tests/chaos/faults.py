@@ -157,6 +157,32 @@ async def _fill(stage: Stage, node: str) -> str:
     return node
 
 
+async def slow_primarys_disk(stage: Stage) -> str:
+    """Its log takes long to sync, and it lives: nothing is wrong but the speed."""
+    return await _slow(stage, await stage.primary())
+
+
+async def slow_standbys_disk(stage: Stage) -> str:
+    return await _slow(stage, await stage.standby())
+
+
+async def _slow(stage: Stage, node: str) -> str:
+    stage.slow_disk(node, stage.chance.uniform(0.05, 0.8))
+    await _wait(stage, LONG_SECONDS)
+    stage.slow_disk(node, 0)
+    return node
+
+
+async def step_primarys_clock(stage: Stage) -> str:
+    """An hour ahead, an hour back, and right again: nobody may think that time passed."""
+    node = await stage.primary()
+    for seconds in stage.chance.sample((3600, -3600), 2):
+        stage.step_clock(node, seconds)
+        await _wait(stage, SHORT_SECONDS)
+    stage.step_clock(node, 0)
+    return node
+
+
 async def switch_over(stage: Stage) -> str:
     group, to = stage.chance.randrange(GROUPS), stage.chance.choice(NODES)
     try:
@@ -185,5 +211,7 @@ FAULTS: tuple[Fault, ...] = (
     isolate_all,
     part_two_nodes,
     fill_standbys_disk,
+    slow_primarys_disk,
+    step_primarys_clock,
+    slow_standbys_disk,
 )
-"""In an order of which the first ten already show most."""

@@ -4,11 +4,13 @@ import os
 import sys
 from pathlib import Path
 
+WEAK_NODE = Path(__file__).with_name("weak_node.py")
+
 
 def main() -> None:
     """Turn into the node."""
     node = Path(sys.argv[-1]).parent.name
-    command = (sys.executable, "-P", "-m", "ops.cli.main", "node", *sys.argv[1:])
+    command = (sys.executable, "-P", str(WEAK_NODE), *sys.argv[1:])
     os.execvp("ip", ["ip", "netns", "exec", node, *command])
 
 

@@ -99,12 +99,13 @@ async def play(rounds: int, seed: int, directory: Path) -> None:
         LocalClusterError: The cluster did not start.
     """
     chance = Random(seed)
+    faults = chance.sample(FAULTS, len(FAULTS))
     stage = Stage(directory, Network(NODES), chance)
     started = time.monotonic()
     try:
         await stage.start()
         for number in range(1, rounds + 1):
-            fault = FAULTS[number - 1] if number <= len(FAULTS) else chance.choice(FAULTS)
+            fault = faults[number - 1] if number <= len(faults) else chance.choice(FAULTS)
             began = time.monotonic()
             try:
                 line = await play_round(stage, number, fault)

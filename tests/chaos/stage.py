@@ -22,6 +22,7 @@ from ops.config import build, to_toml
 from ops.local_cluster import LocalCluster
 from tests.chaos import in_network
 from tests.chaos.network import Network, run
+from tests.chaos.weak_node import CLOCK_FILE, SYNC_FILE
 
 NODES = ("node-1", "node-2", "node-3")
 GROUPS = 2
@@ -89,6 +90,14 @@ class Stage:
         """Give it back."""
         self._ballast(node).unlink(missing_ok=True)
 
+    def slow_disk(self, node: str, sync_seconds: float) -> None:
+        """Let each sync of a node's log, promises and marks take this much longer."""
+        self._tell(node, SYNC_FILE, f"{sync_seconds}")
+
+    def step_clock(self, node: str, seconds: int) -> None:
+        """Set a node's wall clock this far from the true time; its monotonic clock goes on."""
+        self._tell(node, CLOCK_FILE, f"{seconds}")
+
     async def primary(self, group: int | None = None) -> str:
         """The primary of a group, or of any."""
         wanted = self.chance.randrange(GROUPS) if group is None else group
@@ -133,6 +142,12 @@ class Stage:
         if pid is not None:
             os.killpg(pid, which)
 
+    def _tell(self, node: str, file: str, text: str) -> None:
+        told = node_directory(self._directory, node) / file
+        new = told.with_suffix(".new")
+        new.write_text(text, encoding="ascii")
+        new.replace(told)
+
     def _ballast(self, node: str) -> Path:
         return self.cluster.configurations[node].node.data_directory / "ballast"
 
@@ -152,6 +167,8 @@ def _lay_out(directory: Path, network: Network) -> None:
         data = folder / "data"
         data.mkdir(parents=True)
         run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "disk", data)
+        (folder / SYNC_FILE).write_text("0", encoding="ascii")
+        (folder / CLOCK_FILE).write_text("0", encoding="ascii")
         configuration = build(str(folder), {**SETTINGS, "node": {"id": node}, "nodes": nodes})
         (folder / CONFIGURATION_FILE).write_text(to_toml(configuration), encoding="utf-8")
 
