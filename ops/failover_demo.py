@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc.aio
-
 from agent_core.client import Client
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.errors import Unavailable
@@ -148,6 +146,6 @@ async def _map(cluster: LocalCluster, *nodes: str) -> ClusterMap:
     """The newest map that these nodes know."""
     maps = []
     for node in nodes:
-        async with grpc.aio.insecure_channel(cluster.address(node).grpc_address) as channel:
-            maps.append((await Operator(channel).ask()).map)
+        async with Operator(cluster.address(node).grpc_address) as operator:
+            maps.append((await operator.ask()).map)
     return max(maps, key=lambda one: one.version)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from agent_core.client.calls import call_unary
+from agent_core.client.endpoints import Endpoints
 from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import ClusterMap
 from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, OutcomeUnknown, Unavailable
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
 LEADER_SECONDS = 5.0
 """How long the Raft members may be without a leader before an operator hears of it."""
-MAP_SECONDS = 2.0
-"""How long a node may take to tell its map."""
+MAP_SECONDS = 5.0
+"""How long it may take until a node tells its map: one that hangs is given up before, and the next one asked."""
 CARRY_OUT_SECONDS = 15.0
 """How long the Raft leaders may take, one after the other; each gives a switch-over up earlier itself."""
 POLL_SECONDS = 0.05
@@ -49,22 +52,40 @@ class Told:
 
 
 class Operator:
-    """Asks the node at one address, and through it the Raft leader."""
+    """Asks the first of several nodes that answers, and through it the Raft leader.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        """Ask the node that `channel` leads to; the caller closes it."""
-        self._node: ControlAsyncStub = ControlStub(channel)
+    Args:
+        addresses: One node or several, each `host:port`.
+
+    Raises:
+        ValueError: An address is not `host:port`.
+    """
+
+    def __init__(self, addresses: str | Sequence[str]) -> None:
+        self._endpoints = Endpoints(addresses)
+
+    async def __aenter__(self) -> Operator:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._endpoints.close()
 
     async def ask(self) -> Told:
-        """The map as the node knows it.
+        """The map as a node knows it.
 
         Raises:
-            Unavailable: The node does not answer, or the cluster is not formed yet.
+            Unavailable: No node answers, or the cluster is not formed yet.
         """
-        try:
-            answer = await self._node.GetMap(pb.GetMapRequest(), timeout=MAP_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, unanswered=Unavailable) from error
+        answer = await call_unary(
+            self._endpoints,
+            ControlStub,
+            "GetMap",
+            pb.GetMapRequest(),
+            pb.GetMapResponse,
+            timeout_seconds=MAP_SECONDS,
+        )
         cluster_map = maps.from_json(answer.cluster_map.decode())
         if not cluster_map.version:
             raise Unavailable("the cluster is being formed: a majority of the Raft members must have met once")

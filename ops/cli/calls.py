@@ -28,18 +28,19 @@ from ops.cli.plain_text import plain
 EXIT_FAILED = 1
 EXIT_UNREACHABLE = 3
 EXIT_UNKNOWN = 4
-DEFAULT_NODE = "127.0.0.1:7101"
+DEFAULT_NODES = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
+"""Those of a cluster that `headwater up` started."""
 MESSAGE_BYTES = 64 << 20
 PIPED_COLUMNS = 180
 
 REMEDIES: dict[type[HeadwaterError], str] = {
     DocumentNotFound: "`headwater workspace documents` lists those that exist",
-    NotPrimary: "name the primary with --node",
+    NotPrimary: "try again in a moment: a new primary is being found",
     OutcomeUnknown: "repeating the command is safe; an append is repeated with the same --key",
     Overloaded: "try again in a moment",
     QueryRefused: "`SELECT name, sql FROM sqlite_schema` lists tables, views and their columns",
     SessionNotFound: "`headwater sessions` lists those that exist",
-    Unavailable: "see whether the node runs, with `headwater status`, or name another one",
+    Unavailable: "see whether the node runs, with `headwater status`, or name others",
 }
 """What to do about an error, where that is the same each time."""
 
@@ -47,23 +48,37 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def node_option(command: Command) -> Command:
-    """Add `--node`."""
+    """Add `--node`, for a command that any node serves: the argument `nodes`, the addresses to try in turn."""
     return click.option(
         "--node",
+        "nodes",
+        multiple=True,
         envvar="HEADWATER_NODE",
-        default=DEFAULT_NODE,
-        show_default=True,
+        default=(DEFAULT_NODES,),
+        show_default="127.0.0.1:7101 to 7103",
+        metavar="HOST:PORT,…",
+        callback=_checked_any_of,
+        help="gRPC addresses of nodes, with commas between or given repeatedly: the first that serves is used, the "
+        "next one when it dies. Also from the environment variable HEADWATER_NODE.",
+    )(command)
+
+
+def one_node_option(command: Command) -> Command:
+    """Add `--node`, for a command that means this very node."""
+    return click.option(
+        "--node",
+        required=True,
         metavar="HOST:PORT",
         callback=_checked_node,
-        help="gRPC address of a node; also from the environment variable HEADWATER_NODE.",
+        help="gRPC address of the node.",
     )(command)
 
 
 def nodes_option(command: Command) -> Command:
-    """Add `--nodes`."""
+    """Add `--nodes`, for a command that asks each of them."""
     return click.option(
         "--nodes",
-        default="127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103",
+        default=DEFAULT_NODES,
         show_default=True,
         metavar="HOST:PORT,…",
         callback=_checked_nodes,
@@ -87,6 +102,12 @@ def _checked_node(_context: click.Context, _parameter: click.Parameter, node: st
         return check_address(node)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _checked_any_of(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    listed = ",".join(given)
+    _checked_nodes(context, parameter, listed)
+    return tuple(dict.fromkeys(addresses(listed)))
 
 
 def _checked_nodes(context: click.Context, parameter: click.Parameter, nodes: str) -> str:

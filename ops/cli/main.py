@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 EPILOG = (
     "Exit codes: 0 it worked; 1 it did not hold or failed; 2 the command line is wrong; "
-    "3 the node cannot be reached; 4 the outcome of a write is unknown; 130 it was interrupted."
+    "3 no node can be reached; 4 the outcome of a write is unknown; 130 it was interrupted."
 )
 
 
@@ -63,7 +63,9 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Replicated storage for the sessions of coding agents.
 
-    Begin with `headwater up --nodes 3 --data ./cluster`, then `headwater import PATH` what you have.
+    Begin with `headwater up --nodes 3 --data ./cluster`, then `headwater import PATH` what you have. Commands look
+    for that cluster's nodes; name those of another with --node or the environment variable HEADWATER_NODE, several
+    with commas between: when one dies, the next is used.
     """
 
 

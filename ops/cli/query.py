@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Sequence
 
 import click
 import orjson
@@ -32,7 +33,7 @@ from ops.cli.plain_text import plain
 @click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV.")
 def query(
     sql: str,
-    node: str,
+    nodes: Sequence[str],
     session: str | None,
     shard: int | None,
     workspace: bool,
@@ -55,12 +56,12 @@ def query(
         raise click.UsageError("--json and --csv exclude each other")
     if session is not None and workspace:
         raise click.UsageError("--session and --workspace exclude each other")
-    run(_query(sql, node, session, shard, max_rows, workspace=workspace, as_json=as_json, as_csv=as_csv))
+    run(_query(sql, nodes, session, shard, max_rows, workspace=workspace, as_json=as_json, as_csv=as_csv))
 
 
 async def _query(
     sql: str,
-    node: str,
+    nodes: Sequence[str],
     session: str | None,
     shard: int | None,
     max_rows: int,
@@ -69,7 +70,7 @@ async def _query(
     as_json: bool,
     as_csv: bool,
 ) -> int:
-    async with Reader(node) as reader:
+    async with Reader(nodes) as reader:
         answer = await reader.query(sql, shard=shard, session_id=session, workspace=workspace, max_rows=max_rows)
     if as_json:
         click.echo(orjson.dumps({"columns": answer.columns, "rows": answer.rows, "truncated": answer.truncated}))

@@ -6,12 +6,12 @@ import click
 import orjson
 
 from agent_core.stream import from_message
-from ops.cli.calls import node_option, open_channel, run
+from ops.cli.calls import one_node_option, open_channel, run
 from ops.repair import RESYNC_SECONDS, resync_shards
 
 
 @click.command()
-@node_option
+@one_node_option
 @click.option("--shard", "shards", type=click.IntRange(0), multiple=True, help="A shard; may be given repeatedly.")
 @click.option("--group", "groups", type=click.IntRange(0), multiple=True, help="All shards of a group; likewise.")
 @click.option(

@@ -51,7 +51,7 @@ TITLE_COLUMNS = 60
 def append(
     session: str,
     text: str,
-    node: str,
+    nodes: Sequence[str],
     kind: str,
     role: str,
     create: bool,
@@ -63,16 +63,19 @@ def append(
 
     TEXT is what a message says; for any other --kind it is the entry itself, a JSON object.
 
-    Example: headwater append my-session "Please fix the flaky test" --create
-    """
+    \b
+    Example:
+      headwater append my-session "Please fix the flaky test" --create
+      headwater append my-session "And the slow one" --node 10.0.0.1:7101,10.0.0.2:7101,10.0.0.3:7101
+    """  # noqa: D301 - click wants the character itself
     payload = payload_of(kind, role, _standard_input() if text == "-" else text)
-    run(_append(session, payload, node, kind, create, key, ack, as_json=as_json))
+    run(_append(session, payload, nodes, kind, create, key, ack, as_json=as_json))
 
 
 async def _append(
     session: str,
     payload: dict[str, Any],
-    node: str,
+    nodes: Sequence[str],
     kind: str,
     create: bool,
     key: str | None,
@@ -80,7 +83,7 @@ async def _append(
     *,
     as_json: bool,
 ) -> int:
-    async with Client(node) as client:
+    async with Client(nodes) as client:
         if create:
             await client.create_session(session_id=session)
         mode = Acknowledgement(ack) if ack else None
@@ -100,16 +103,16 @@ async def _append(
 @node_option
 @click.option("--after", type=click.IntRange(0), default=0, help="Begin after this entry.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def show(session: str, node: str, after: int, as_json: bool) -> None:
+def show(session: str, nodes: Sequence[str], after: int, as_json: bool) -> None:
     """Print a session's transcript, as far as the node has it: a standby shows what it has applied.
 
     Example: headwater show my-session
     """
-    run(_show(session, node, after, as_json=as_json))
+    run(_show(session, nodes, after, as_json=as_json))
 
 
-async def _show(session: str, node: str, after: int, *, as_json: bool) -> int:
-    async with Reader(node, timeout_seconds=READ_SECONDS) as reader:
+async def _show(session: str, nodes: Sequence[str], after: int, *, as_json: bool) -> int:
+    async with Reader(nodes, timeout_seconds=READ_SECONDS) as reader:
         async for entry in reader.transcript(session, after_seq=after):
             print_entry(entry, as_json=as_json)
     return 0
@@ -121,16 +124,18 @@ async def _show(session: str, node: str, after: int, *, as_json: bool) -> int:
 @click.option("--after", type=click.IntRange(0), default=0, help="Begin after this entry.")
 @click.option("--until-caught-up", is_flag=True, help="End where the present end of the transcript is reached.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def tail(session: str, node: str, after: int, until_caught_up: bool, as_json: bool) -> None:
+def tail(session: str, nodes: Sequence[str], after: int, until_caught_up: bool, as_json: bool) -> None:
     """Print a session's entries, then each new one as it becomes safe, until Ctrl-C.
+
+    When the node that is followed dies, the next one that --node names is: no entry is missed or printed twice.
 
     Example: headwater tail my-session --after 120
     """
-    run(_tail(session, node, after, until_caught_up=until_caught_up, as_json=as_json))
+    run(_tail(session, nodes, after, until_caught_up=until_caught_up, as_json=as_json))
 
 
-async def _tail(session: str, node: str, after: int, *, until_caught_up: bool, as_json: bool) -> int:
-    async with Client(node) as client:
+async def _tail(session: str, nodes: Sequence[str], after: int, *, until_caught_up: bool, as_json: bool) -> int:
+    async with Client(nodes) as client:
         async for entry in client.subscribe(session, after_seq=after, until_caught_up=until_caught_up):
             print_entry(entry, as_json=as_json)
             sys.stdout.flush()
@@ -161,19 +166,19 @@ async def _tail(session: str, node: str, after: int, *, until_caught_up: bool, a
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Sessions at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def sessions(node: str, order: str | None, limit: int, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401 - what `list_sessions` takes
+def sessions(nodes: Sequence[str], order: str | None, limit: int, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401 - what `list_sessions` takes
     """List sessions, most recently updated first if no order is asked for.
 
     Moments are written 2026-11-24 or 2026-11-24T15:30:00+01:00; without an offset, the time is this machine's.
 
     Example: headwater sessions --workspace web --sort title --limit 20
     """
-    run(_sessions(node, limit, {"order": order or "", **wanted}, as_json=as_json))
+    run(_sessions(nodes, limit, {"order": order or "", **wanted}, as_json=as_json))
 
 
-async def _sessions(node: str, limit: int, wanted: dict[str, Any], *, as_json: bool) -> int:
+async def _sessions(nodes: Sequence[str], limit: int, wanted: dict[str, Any], *, as_json: bool) -> int:
     found: list[Session] = []
-    async with Reader(node, timeout_seconds=READ_SECONDS) as reader:
+    async with Reader(nodes, timeout_seconds=READ_SECONDS) as reader:
         count = 0
         async for session in reader.list_sessions(**wanted):
             if as_json:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import click
 import orjson
 
 from agent_core.errors import InvalidRequest
-from ops.cli.calls import EXIT_FAILED, node_option, open_channel, run
+from ops.cli.calls import EXIT_FAILED, node_option, run
 from ops.cli.plain_text import plain
 from ops.operating import Operator
 
@@ -23,7 +22,7 @@ DRAIN_SECONDS = 60.0
 @click.option("--group", type=click.IntRange(0), required=True, help="The shard group.")
 @click.option("--to", metavar="NODE", required=True, help="The node that shall lead it: a voter that is up.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def switchover(node: str, group: int, to: str, as_json: bool) -> None:
+def switchover(nodes: Sequence[str], group: int, to: str, as_json: bool) -> None:
     """Let another node lead a shard group; writers see a pause and no error.
 
     The primary takes no more appends, lets those that it has be acknowledged, waits until the other node holds them
@@ -31,7 +30,7 @@ def switchover(node: str, group: int, to: str, as_json: bool) -> None:
 
     Example: headwater switchover --group 0 --to node-2
     """
-    run(_switchover(node, group, to, as_json=as_json))
+    run(_switchover(nodes, group, to, as_json=as_json))
 
 
 @click.command()
@@ -47,7 +46,7 @@ def switchover(node: str, group: int, to: str, as_json: bool) -> None:
     help="How long to wait; the node goes on draining afterwards.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def drain(name: str, node: str, seconds: float, as_json: bool) -> None:
+def drain(name: str, nodes: Sequence[str], seconds: float, as_json: bool) -> None:
     """Move every group off a node and keep it from leading again; wait until it leads nothing.
 
     It goes on following and voting, so stop it only once the others are up. Any node may be asked, also while the
@@ -55,29 +54,23 @@ def drain(name: str, node: str, seconds: float, as_json: bool) -> None:
 
     Example: headwater drain node-2 && systemctl stop headwater
     """
-    run(_drain(node, name, seconds, as_json=as_json))
+    run(_drain(nodes, name, seconds, as_json=as_json))
 
 
 @click.command()
 @click.argument("name", metavar="NODE")
 @node_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def undrain(name: str, node: str, as_json: bool) -> None:
+def undrain(name: str, nodes: Sequence[str], as_json: bool) -> None:
     """Let a drained node lead again. It gets groups back by `headwater switchover`, or when others fail.
 
     Example: headwater undrain node-2
     """
-    run(_undrain(node, name, as_json=as_json))
+    run(_undrain(nodes, name, as_json=as_json))
 
 
-@asynccontextmanager
-async def _operator(node: str) -> AsyncIterator[Operator]:
-    async with open_channel(node) as channel:
-        yield Operator(channel)
-
-
-async def _switchover(node: str, group: int, to: str, *, as_json: bool) -> int:
-    async with _operator(node) as operator:
+async def _switchover(nodes: Sequence[str], group: int, to: str, *, as_json: bool) -> int:
+    async with Operator(nodes) as operator:
         before = (await operator.ask()).map
         if group >= len(before.placements):
             raise InvalidRequest(f"group is {group}; this cluster has the groups 0 to {len(before.placements) - 1}")
@@ -96,8 +89,8 @@ async def _switchover(node: str, group: int, to: str, *, as_json: bool) -> int:
     return 0
 
 
-async def _drain(node: str, name: str, seconds: float, *, as_json: bool) -> int:
-    async with _operator(node) as operator:
+async def _drain(nodes: Sequence[str], name: str, seconds: float, *, as_json: bool) -> int:
+    async with Operator(nodes) as operator:
         began = time.monotonic()
         before = (await operator.ask()).map
         version = (await operator.set_draining(name, draining=True)).version
@@ -130,8 +123,8 @@ async def _drain(node: str, name: str, seconds: float, *, as_json: bool) -> int:
     return 0
 
 
-async def _undrain(node: str, name: str, *, as_json: bool) -> int:
-    async with _operator(node) as operator:
+async def _undrain(nodes: Sequence[str], name: str, *, as_json: bool) -> int:
+    async with Operator(nodes) as operator:
         await operator.set_draining(name, draining=False)
     if as_json:
         click.echo(orjson.dumps({"node": name, "draining": False}))

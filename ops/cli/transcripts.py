@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ops.importing import import_files, transcript_files
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @node_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def import_transcripts(paths: tuple[Path, ...], node: str, as_json: bool) -> None:
+def import_transcripts(paths: tuple[Path, ...], nodes: Sequence[str], as_json: bool) -> None:
     """Bring in transcripts: Claude Code logs, SWE-agent trajectories, JSON Lines; told apart by content.
 
     Importing a file again adds nothing. A broken line is reported with file and line number, the rest goes
@@ -29,10 +30,10 @@ def import_transcripts(paths: tuple[Path, ...], node: str, as_json: bool) -> Non
 
     Example: headwater import ~/.claude/projects
     """
-    run(_import(paths, node, as_json=as_json))
+    run(_import(paths, nodes, as_json=as_json))
 
 
-async def _import(paths: tuple[Path, ...], node: str, *, as_json: bool) -> int:
+async def _import(paths: tuple[Path, ...], nodes: Sequence[str], *, as_json: bool) -> int:
     files = transcript_files(paths)
     columns = (
         TextColumn("{task.description}"),
@@ -50,7 +51,7 @@ async def _import(paths: tuple[Path, ...], node: str, *, as_json: bool) -> int:
             seen.add(path)
             progress.update(task, completed=len(seen) - 1, entries=entries)
 
-        async with Client(node) as client:
+        async with Client(nodes) as client:
             summary = await import_files(client, files, on_entry=on_entry)
     for problem in summary.problems:
         click.echo(plain(problem), err=True)

@@ -79,7 +79,7 @@ def workspace() -> None:
 @node_option
 @click.option("--once", is_flag=True, help="End after the first pass instead of watching the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print each pass as a line of JSON.")
-def sync(directory: Path, workspace: str, node: str, once: bool, as_json: bool) -> None:
+def sync(directory: Path, workspace: str, nodes: Sequence[str], once: bool, as_json: bool) -> None:
     """Make the workspace's index equal to the Markdown files below DIRECTORY, then follow its changes until Ctrl-C.
 
     Files called *.md and *.markdown are documents; names that begin with a dot are passed over. YAML front matter
@@ -93,13 +93,13 @@ def sync(directory: Path, workspace: str, node: str, once: bool, as_json: bool) 
     Example:
       headwater workspace sync ./notes --workspace notes --once
     """  # noqa: D301 - click wants the character itself
-    run(_sync(directory, workspace, node, once=once, as_json=as_json))
+    run(_sync(directory, workspace, nodes, once=once, as_json=as_json))
 
 
-async def _sync(directory: Path, workspace: str, node: str, *, once: bool, as_json: bool) -> int:
+async def _sync(directory: Path, workspace: str, nodes: Sequence[str], *, once: bool, as_json: bool) -> int:
     try:
         folder = Folder(directory)
-        async with Workspaces(node, timeout_seconds=WRITE_SECONDS) as index:
+        async with Workspaces(nodes, timeout_seconds=WRITE_SECONDS) as index:
             if once:
                 summary = await _one_pass(index, workspace, folder)
                 _tell_pass(summary, (), as_json=as_json, always=True)
@@ -172,7 +172,7 @@ def _tell_pass(summary: SyncSummary, told: Collection[str], *, as_json: bool, al
 @json_option
 def documents(
     workspace: str,
-    node: str,
+    nodes: Sequence[str],
     kind: str,
     properties: list[Property],
     prefix: str,
@@ -195,11 +195,13 @@ def documents(
         "links_to": links_to,
         "linked_from": linked_from,
     }
-    run(_documents(workspace, node, filters, limit, as_json=as_json))
+    run(_documents(workspace, nodes, filters, limit, as_json=as_json))
 
 
-async def _documents(workspace: str, node: str, filters: dict[str, Any], limit: int, *, as_json: bool) -> int:
-    found = await _found(workspace, node, filters, limit)
+async def _documents(
+    workspace: str, nodes: Sequence[str], filters: dict[str, Any], limit: int, *, as_json: bool
+) -> int:
+    found = await _found(workspace, nodes, filters, limit)
     if as_json:
         for one in found:
             click.echo(orjson.dumps(one._asdict()))
@@ -215,7 +217,7 @@ async def _documents(workspace: str, node: str, filters: dict[str, Any], limit: 
 @limit_option
 @json_option
 @click.argument("words", nargs=-1, required=True)
-def search(workspace: str, node: str, limit: int, as_json: bool, words: tuple[str, ...]) -> None:
+def search(workspace: str, nodes: Sequence[str], limit: int, as_json: bool, words: tuple[str, ...]) -> None:
     """Look for WORDS in titles and texts, the best document first.
 
     All words must occur; "a phrase" in this order; begin* stands for any word that begins so.
@@ -224,11 +226,11 @@ def search(workspace: str, node: str, limit: int, as_json: bool, words: tuple[st
     Example:
       headwater workspace search --workspace notes checkpoint '"write ahead log"' replic*
     """  # noqa: D301 - click wants the character itself
-    run(_search(workspace, node, " ".join(words), limit, as_json=as_json))
+    run(_search(workspace, nodes, " ".join(words), limit, as_json=as_json))
 
 
-async def _search(workspace: str, node: str, text: str, limit: int, *, as_json: bool) -> int:
-    for one in await _found(workspace, node, {"text": text}, limit):
+async def _search(workspace: str, nodes: Sequence[str], text: str, limit: int, *, as_json: bool) -> int:
+    for one in await _found(workspace, nodes, {"text": text}, limit):
         if as_json:
             click.echo(orjson.dumps(one._asdict()))
         else:
@@ -237,9 +239,11 @@ async def _search(workspace: str, node: str, text: str, limit: int, *, as_json: 
     return 0
 
 
-async def _found(workspace: str, node: str, filters: dict[str, Any], limit: int) -> list[DocumentSummary]:
+async def _found(
+    workspace: str, nodes: Sequence[str], filters: dict[str, Any], limit: int
+) -> list[DocumentSummary]:
     found: list[DocumentSummary] = []
-    async with Workspaces(node, timeout_seconds=READ_SECONDS) as index:
+    async with Workspaces(nodes, timeout_seconds=READ_SECONDS) as index:
         async for one in index.documents(workspace, **filters, page_size=min(limit, 1000)):
             found.append(one)
             if len(found) == limit:
@@ -252,18 +256,18 @@ async def _found(workspace: str, node: str, filters: dict[str, Any], limit: int)
 @node_option
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
 @click.argument("path")
-def show(workspace: str, node: str, as_json: bool, path: str) -> None:
+def show(workspace: str, nodes: Sequence[str], as_json: bool, path: str) -> None:
     """Print the document at PATH: its properties, its links and where they lead, its text.
 
     \b
     Example:
       headwater workspace show --workspace notes storage/wal.md
     """  # noqa: D301 - click wants the character itself
-    run(_show(workspace, node, path, as_json=as_json))
+    run(_show(workspace, nodes, path, as_json=as_json))
 
 
-async def _show(workspace: str, node: str, path: str, *, as_json: bool) -> int:
-    async with Workspaces(node, timeout_seconds=READ_SECONDS) as index:
+async def _show(workspace: str, nodes: Sequence[str], path: str, *, as_json: bool) -> int:
+    async with Workspaces(nodes, timeout_seconds=READ_SECONDS) as index:
         document = await index.document(workspace, path)
     if as_json:
         click.echo(orjson.dumps(document.fields()))

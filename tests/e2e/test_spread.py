@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import grpc.aio
-
 from ops.benchmarks.placement import map_of
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
@@ -24,16 +22,15 @@ async def led(cluster: LocalCluster) -> Counter[str]:
 
 async def drain(cluster: LocalCluster, node_id: str) -> None:
     """Drain a node and wait until it leads nothing."""
-    async with grpc.aio.insecure_channel(cluster.addresses[0].grpc_address) as channel:
-        operator = Operator(channel)
+    async with Operator(cluster.addresses[0].grpc_address) as operator:
         version = (await operator.set_draining(node_id, draining=True)).version
         async for _ in operator.drained(node_id, version):
             pass
 
 
 async def undrain(cluster: LocalCluster, node_id: str) -> None:
-    async with grpc.aio.insecure_channel(cluster.addresses[0].grpc_address) as channel:
-        await Operator(channel).set_draining(node_id, draining=False)
+    async with Operator(cluster.addresses[0].grpc_address) as operator:
+        await operator.set_draining(node_id, draining=False)
 
 
 async def test_each_of_three_nodes_leads_two_of_six_groups_and_a_drained_one_none(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import httpx
 import pytest
 from click.testing import CliRunner, Result
@@ -160,9 +159,9 @@ async def test_a_primary_that_hangs_while_it_leads_the_raft_members_is_replaced(
         try:
             async with (
                 asyncio.timeout(DEADLINE_SECONDS),
-                grpc.aio.insecure_channel(cluster.address(other).grpc_address) as channel,
+                Operator(cluster.address(other).grpc_address) as operator,
             ):
-                while (await Operator(channel).ask()).map.placements[0].primary == leader:
+                while (await operator.ask()).map.placements[0].primary == leader:
                     await asyncio.sleep(0.05)
         finally:
             os.killpg(pid, signal.SIGCONT)

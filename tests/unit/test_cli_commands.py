@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -17,7 +18,7 @@ from agent_core.errors import (
     Unavailable,
     WriteFailed,
 )
-from ops.cli.calls import run
+from ops.cli.calls import node_option, run
 from ops.cli.main import COMMANDS, main
 from ops.cli.sessions import payload_of
 
@@ -67,9 +68,39 @@ def test_an_address_that_is_none_is_a_usage_error(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("nodes", ["", " , ", "a:1,b"])
-@pytest.mark.parametrize("command", ["status", "verify"])
-def test_a_list_of_addresses_is_checked(command: str, nodes: str) -> None:
-    assert CliRunner().invoke(main, [command, "--nodes", nodes]).exit_code == 2
+@pytest.mark.parametrize("command", [["status", "--nodes"], ["verify", "--nodes"], ["sessions", "--node"]])
+def test_a_list_of_addresses_is_checked(command: list[str], nodes: str) -> None:
+    assert CliRunner().invoke(main, [*command, nodes]).exit_code == 2
+
+
+@click.command()
+@node_option
+def echo(nodes: tuple[str, ...]) -> None:
+    """Print the addresses that a command would try."""
+    click.echo(" ".join(nodes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "tried"),
+    [
+        ([], None, "127.0.0.1:7101 127.0.0.1:7102 127.0.0.1:7103"),
+        (["--node", "a:1"], None, "a:1"),
+        (["--node", "a:1, b:2", "--node", "c:3", "--node", "a:1"], None, "a:1 b:2 c:3"),
+        ([], "a:1,b:2", "a:1 b:2"),
+        ([], "a:1, b:2", "a:1 b:2"),
+        (["--node", "c:3"], "a:1,b:2", "c:3"),
+    ],
+)
+def test_several_nodes_are_named_with_commas_repeatedly_or_by_the_environment(
+    arguments: list[str], environment: str | None, tried: str
+) -> None:
+    assert CliRunner().invoke(echo, arguments, env={"HEADWATER_NODE": environment}).output == f"{tried}\n"
+
+
+def test_a_resync_is_of_the_one_node_that_is_named() -> None:
+    unnamed = CliRunner().invoke(main, ["resync", "--shard", "3"], env={"HEADWATER_NODE": "127.0.0.1:7101"})
+    assert (unnamed.exit_code, "Missing option '--node'" in unnamed.output) == (2, True)
+    assert CliRunner().invoke(main, ["resync", "--shard", "3", "--node", "a:1,b:2"]).exit_code == 2
 
 
 def test_the_outputs_of_a_query_exclude_each_other() -> None:
