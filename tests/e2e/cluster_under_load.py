@@ -12,6 +12,7 @@ from agent_core.client import Client
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import GetTranscriptRequest
 from ops.local_cluster import LocalCluster
+from ops.node_status import status_of
 from ops.verify import ShardComparison, compare_nodes
 
 Written = dict[str, list[bytes]]
@@ -71,6 +72,14 @@ async def channels_of(cluster: LocalCluster) -> AsyncIterator[dict[str, grpc.aio
         yield {
             node.node_id: await stack.enter_async_context(grpc.aio.insecure_channel(node.grpc_address))
             for node in cluster.addresses
+        }
+
+
+async def roles(cluster: LocalCluster) -> dict[str, set[str]]:
+    """What each node says that it is in its groups."""
+    async with channels_of(cluster) as channels:
+        return {
+            node: {group.role for group in (await status_of(channel)).groups} for node, channel in channels.items()
         }
 
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from agent_core.client import Client
 from agent_core.transcripts import ImportedEntry, read_transcript
-from ops.cluster_files import ClusterPlan
+from ops.benchmarks.placement import let_lead
 from ops.importing import import_files, transcript_files
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
-from tests.e2e.cluster_under_load import Written, assert_everywhere, load
+from tests.e2e.cluster_under_load import Written, assert_everywhere, load, roles
+from tests.steady import steady_plan
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "transcripts"
 WRITERS = 8
+ROLES = {"node-1": {"primary"}, "node-2": {"standby"}, "node-3": {"standby"}}
 
 
 def real_files() -> list[Path]:
@@ -31,9 +33,12 @@ def entries_of(paths: list[Path]) -> Written:
     return expected
 
 
-async def test_every_acknowledged_entry_survives_the_kill_of_each_node_in_turn(tmp_path: Path) -> None:
+async def test_every_acknowledged_entry_survives_the_kill_of_each_standby_in_turn_and_then_of_the_primary(
+    tmp_path: Path,
+) -> None:
     expected = entries_of(real_files())
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, steady_plan()) as cluster:
+        await let_lead(cluster, "node-1")
         addresses = [node.grpc_address for node in cluster.addresses]
         async with Client(addresses, timeout_seconds=60) as client:
             summary = await import_files(client, real_files())
@@ -43,8 +48,10 @@ async def test_every_acknowledged_entry_survives_the_kill_of_each_node_in_turn(t
             async with load(client, writers=WRITERS) as running:
                 for node in ("node-2", "node-3", "node-1"):
                     await running.more()
+                    assert await roles(cluster) == ROLES
                     await cluster.kill(node)
                     await running.more()
                     await cluster.restart(node)
+                    assert (await roles(cluster))[node] == {"standby"}
                 await running.more()
         await assert_everywhere(cluster, {**expected, **running.written})
