@@ -418,10 +418,11 @@ class StandbyGroup:
                 for shard in sorted(self._overdue & resets.keys(), key=lambda shard: resets[shard]):
                     await self.resync([shard])
                 self._overdue.clear()
-            except (HeadwaterError, OSError) as error:
-                self.trouble = str(error)
+            except Exception as error:
+                known = isinstance(error, HeadwaterError | OSError)
+                self.trouble = str(error) if known else f"{type(error).__name__}: {error}"
                 self.counters.failed_rounds += 1
-                log.warning("applying failed", reason=self.trouble)
+                log.warning("applying failed", reason=self.trouble, exc_info=not known)
                 await asyncio.sleep(backoff.next_delay())
                 self._wake.set()
 

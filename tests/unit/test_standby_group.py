@@ -3,10 +3,11 @@
 import asyncio
 import os
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 
-from agent_core.database.build import PAGE_SIZE
+from agent_core.database.build import PAGE_SIZE, DatabaseError
 from agent_core.errors import Unavailable
 from agent_core.log.record import Record, RecordKind
 from agent_core.position import START, Position
@@ -146,6 +147,18 @@ async def test_nothing_past_a_reset_is_acknowledged_until_its_shard_is_resynced(
     group.commit(4)
     await until(lambda: group.applied == Position(1, 4))
     assert standby.is_equal()
+    assert group.trouble is None
+
+
+async def test_applying_goes_on_after_any_error(standby: Standby, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    standby.receive()
+    with monkeypatch.context() as broken:
+        broken.setattr(group._thread.owned, "apply", MagicMock(side_effect=DatabaseError("disk is full")))
+        group.commit(2)
+        await until(lambda: group.trouble == "Error: disk is full")
+    await until(lambda: group.applied == Position(1, 2))
     assert group.trouble is None
 
 
