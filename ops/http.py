@@ -77,7 +77,7 @@ def _operations(snapshot: Callable[[], NodeSnapshot]) -> APIRouter:
 
     @router.get("/healthz", summary="Whether the node is alive", response_class=Response)
     async def health() -> Response:
-        """503 when something has stopped for good, such as a group's writer; only a restart mends that."""
+        """503 when something has stopped, such as a group's writer, that a restart of the node may mend."""
         return _health_answer("ok", "failed", snapshot().failures())
 
     @router.get("/readyz", summary="Whether the node should get requests", response_class=Response)

@@ -121,11 +121,12 @@ class LeadingGroup:
         """Open the epoch, serve, and keep the log in bounds, until there is a reason to step down.
 
         Raises:
-            HeadwaterError: The epoch could not be opened.
+            Exception: The epoch could not be opened, or serving or watching it failed.
         """
         serving = asyncio.create_task(self._serve(), name=f"serve group {self.context.group}")
         watching = asyncio.create_task(self._watch(), name=f"watch group {self.context.group}")
-        serving.add_done_callback(self._serving_ended)
+        for part in (serving, watching):
+            part.add_done_callback(self._part_ended)
         try:
             return await self._ended
         finally:
@@ -196,8 +197,9 @@ class LeadingGroup:
             elif now - self._trouble_since >= timeout:
                 self._end(TermEnded(trouble, disk_failed=True))
 
-    def _serving_ended(self, serving: asyncio.Task[None]) -> None:
-        error = None if serving.cancelled() else serving.exception()
+    def _part_ended(self, part: asyncio.Task[None]) -> None:
+        """Serving or watching is over: without either this node must not go on to lead."""
+        error = None if part.cancelled() else part.exception()
         if error is not None and not self._ended.done():
             self._ended.set_exception(error)
 
@@ -355,4 +357,8 @@ class LeadingGroup:
             holds=self.streams.holds(),
             standby_bytes=bound,
         )
-        await asyncio.to_thread(replication_log.drop_through, through)
+        try:
+            await asyncio.to_thread(replication_log.drop_through, through)
+        except OSError as error:
+            # What is too long still serves; the next look tries again.
+            log.warning("log could not be shortened", group=self.context.group, reason=str(error))

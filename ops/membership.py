@@ -23,6 +23,7 @@ from agent_core.log.durable_mark import MARK_FILE
 from agent_core.rpc import replication_pb2 as pb
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
+from ops.lasting_tasks import LastingTask, LastingTasks
 from ops.leading import LeadingGroup
 from ops.preparing import prepare
 from primary.electing.supervisor import GroupReport
@@ -64,12 +65,20 @@ class GroupMember:
         step_downs: Terms as primary that ended, for whatever reason.
     """
 
-    def __init__(self, context: GroupContext, registry: SessionRegistry, *, on_news: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: GroupContext,
+        registry: SessionRegistry,
+        tasks: LastingTasks,
+        *,
+        on_news: Callable[[], None],
+    ) -> None:
         """Take part in a group.
 
         Args:
             context: What both roles need.
             registry: Told when this node leads the group, and when it no longer does.
+            tasks: Where the group's life runs.
             on_news: Called when the supervisor should hear of a change at once.
         """
         self.context = context
@@ -81,6 +90,7 @@ class GroupMember:
         self.elections_lost = 0
         self.step_downs = 0
         self._registry = registry
+        self._tasks = tasks
         self._on_news = on_news
         self._loop = asyncio.get_running_loop()
         self._nominated = asyncio.Event()
@@ -92,12 +102,12 @@ class GroupMember:
         self._begun = asyncio.Event()
         self._begun.set()
         self._unable_until = float("-inf")
-        self._task: asyncio.Task[None] | None = None
+        self._life: LastingTask | None = None
         context.voter.primary_is_gone = context.primary_is_gone
 
     def start(self) -> None:
         """Begin to follow."""
-        self._task = asyncio.create_task(self._live(), name=f"member of group {self.context.group}")
+        self._life = self._tasks.start(f"the part in group {self.context.group}", self._live)
 
     async def stop(self, drain_seconds: float) -> None:
         """Leave whatever role it has, in order.
@@ -107,9 +117,8 @@ class GroupMember:
         """
         if self.leading is not None:
             await self.leading.drain(drain_seconds)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._life is not None:
+            await self._life.stop()
 
     def nominate(self, number: int) -> None:
         """The supervisor wants this node to lead."""
@@ -201,8 +210,10 @@ class GroupMember:
             try:
                 await self._follow_until_elected()
                 self.failure = None
-            except (HeadwaterError, OSError) as error:
-                self.failure = str(error)
+            except Exception as error:
+                # Whatever it was, a group that this node takes no part in must say so, and be tried again.
+                known = isinstance(error, HeadwaterError | OSError)
+                self.failure = str(error) if known else f"{type(error).__name__}: {error}"
                 log.exception("group failed", group=self.context.group)
             finally:
                 self.sealed_epoch = 0

@@ -156,6 +156,9 @@ CHECKPOINTS = _define("checkpoints", "counter", "group shard", "Checkpoints that
 BLOCKED_CHECKPOINTS = _define(
     "checkpoints_blocked", "counter", "group shard", "Checkpoints that a reader kept from emptying the WAL."
 )
+FAILED_CHECKPOINTS = _define(
+    "checkpoints_failed", "counter", "group shard", "Checkpoints that SQLite could not make, as on a full disk."
+)
 
 SESSIONS_LIVE = _define("sessions_live", "gauge", "", "Sessions in memory.")
 SESSIONS_BYTES = _define("sessions_memory_bytes", "gauge", "", "Memory of the transcripts of live sessions.")

@@ -191,6 +191,7 @@ def _shard_samples(shard: ShardSnapshot) -> Iterator[Sample]:
     yield catalogue.WAL_BYTES, labels, shard.wal_bytes
     yield catalogue.CHECKPOINTS, labels, shard.checkpoints
     yield catalogue.BLOCKED_CHECKPOINTS, labels, shard.blocked_checkpoints
+    yield catalogue.FAILED_CHECKPOINTS, labels, shard.failed_checkpoints
 
 
 def _session_samples(sessions: SessionsSnapshot) -> Iterator[Sample]:

@@ -36,6 +36,7 @@ from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
 from ops.group_context import GroupContext, Peers
 from ops.http import HttpServer, build_app
+from ops.lasting_tasks import LastingTasks
 from ops.membership import GroupMember
 from ops.node_state import NodeState
 from ops.replication_service import ReplicationService
@@ -120,6 +121,7 @@ class Node:
             stack.push_async_callback(asyncio.to_thread, tracer.close)
         directory = configuration.node.data_directory
         view = MapView()
+        tasks = LastingTasks()
         loader = await DatabaseThread.start(lambda: SessionLoader(directory, layout), name="session loader")
         stack.push_async_callback(loader.close)
         registry = SessionRegistry(
@@ -141,9 +143,11 @@ class Node:
             age_of=self._age_of,
         )
         stack.push_async_callback(reading.close)
-        control = await ControlPlane.open(configuration, view, peers, self._members)
+        control = await ControlPlane.open(configuration, view, peers, self._members, tasks)
         stack.push_async_callback(control.stop)
-        self._state = NodeState(configuration, registry, reading, self._members, view=view, control=control)
+        self._state = NodeState(
+            configuration, registry, reading, self._members, view=view, control=control, tasks=tasks
+        )
         for group in range(layout.shard_group_count):
             context = GroupContext.open(
                 configuration,
@@ -158,7 +162,7 @@ class Node:
             stack.callback(context.log.close)
             led_epoch = context.voter.promise.given_to(configuration.node.id)
             await asyncio.to_thread(log_unlogged, directory, layout, group, context.log, led_epoch=led_epoch)
-            self._members[group] = GroupMember(context, registry, on_news=control.attending.news)
+            self._members[group] = GroupMember(context, registry, tasks, on_news=control.attending.news)
         server = grpc.aio.server(options=server_options())
         reading_service = ReadingService(reading)
         add_ReadingServicer_to_server(reading_service, server)
@@ -207,8 +211,7 @@ class Node:
             member.start()
             stack.push_async_callback(member.stop, configuration.replication.acknowledgement_timeout_seconds)
         await control.start()
-        sweep = asyncio.create_task(registry.sweep(), name="session sweep")
-        stack.push_async_callback(_cancel, [sweep])
+        stack.push_async_callback(tasks.start("the sweep of idle sessions", registry.sweep).stop)
 
     def _serve_workspaces(
         self, server: grpc.aio.Server, registry: SessionRegistry, reading: Reading, view: MapView, peers: Peers
@@ -260,9 +263,3 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
             f"cannot listen for gRPC on {address}: it is in use, or no address of this machine; "
             "stop what uses it, or give this node another grpc address in [[nodes]]"
         ) from error
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

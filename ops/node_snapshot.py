@@ -203,6 +203,7 @@ class ShardSnapshot:
         wal_bytes: Size of its `-wal` file.
         checkpoints: Checkpoints that emptied the WAL.
         blocked_checkpoints: Checkpoints that a reader kept from doing so.
+        failed_checkpoints: Checkpoints of a primary that SQLite could not make.
     """
 
     shard: int
@@ -211,6 +212,7 @@ class ShardSnapshot:
     wal_bytes: int = 0
     checkpoints: int = 0
     blocked_checkpoints: int = 0
+    failed_checkpoints: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +264,7 @@ class NodeSnapshot:
         node_id: Its name there.
         version: Of Headwater.
         not_ready: Why it should get no requests; empty when it is ready.
+        ended_tasks: What should run for as long as the node does and ended by itself lately, in a sentence each.
         filesystem_bytes: Size of the filesystem that holds its data; None when that cannot be told.
         filesystem_available_bytes: What it can still write there; None likewise.
         groups: Its groups; one that changes its role at this moment is not among them.
@@ -275,6 +278,7 @@ class NodeSnapshot:
     node_id: str
     version: str
     not_ready: tuple[str, ...] = ()
+    ended_tasks: tuple[str, ...] = ()
     filesystem_bytes: int | None = None
     filesystem_available_bytes: int | None = None
     groups: tuple[GroupSnapshot, ...] = ()
@@ -284,6 +288,9 @@ class NodeSnapshot:
     reads: ReadsSnapshot = field(default_factory=ReadsSnapshot)
 
     def failures(self) -> list[str]:
-        """What has stopped for good and only a restart can mend; a node with none is alive."""
+        """What has stopped and may need a restart; a node with none is alive."""
         parts = [(group.group, part) for group in self.groups for part in (group.primary, group.following)]
-        return [f"group {number}: {part.failure}" for number, part in parts if part is not None and part.failure]
+        return [
+            *self.ended_tasks,
+            *(f"group {number}: {part.failure}" for number, part in parts if part is not None and part.failure),
+        ]

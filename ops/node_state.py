@@ -16,6 +16,7 @@ from agent_core.quorum import Acknowledgement
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
 from ops.following import FollowingGroup
+from ops.lasting_tasks import LastingTasks
 from ops.leading import LeadingGroup
 from ops.membership import GroupMember
 from ops.node_snapshot import (
@@ -53,6 +54,7 @@ class NodeState:
         *,
         view: MapView,
         control: ControlPlane,
+        tasks: LastingTasks,
     ) -> None:
         self.configuration = configuration
         self._registry = registry
@@ -60,6 +62,7 @@ class NodeState:
         self._members = members
         self._view = view
         self._control = control
+        self._tasks = tasks
         self.starting = True
         self.stopping = False
 
@@ -80,6 +83,7 @@ class NodeState:
             node_id=self.configuration.node.id,
             version=VERSION,
             not_ready=tuple(self._not_ready()),
+            ended_tasks=tuple(self._tasks.troubles()),
             filesystem_bytes=filesystem_bytes,
             filesystem_available_bytes=available_bytes,
             groups=(
@@ -240,6 +244,7 @@ class NodeState:
                     wal_bytes=_size(_wal(state.path)),
                     checkpoints=state.checkpoints,
                     blocked_checkpoints=state.checkpoints_blocked,
+                    failed_checkpoints=state.checkpoints_failed,
                 )
         for number, following in self._following.items():
             for shard, applier in following.shards.appliers.items():

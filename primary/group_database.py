@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from agent_core.database.build import Connection, DatabaseError, open_for_writing
 from agent_core.database.schema import (
     FOLD_AFTER,
@@ -34,6 +36,8 @@ from primary.capture import CapturedTransaction, WalCapture
 from primary.mutation import Append, Creation, Mutation
 from primary.workspace.document_changes import DocumentChanges
 from primary.workspace.document_tables import change_documents
+
+logger = structlog.get_logger(__name__)
 
 INSERT_ENTRY = "INSERT INTO entries (session, seq, kind, created_at, idempotency_key, payload) VALUES "
 VALUES_PER_ENTRY = 6
@@ -104,6 +108,7 @@ class ShardState:
     checkpoint_at_bytes: int
     checkpoints: int = 0
     checkpoints_blocked: int = 0
+    checkpoints_failed: int = 0
 
     @property
     def needs_lsn(self) -> int | None:
@@ -199,12 +204,22 @@ class GroupDatabase:
             self.checkpoint(max(due, key=lambda state: state.capture.wal_bytes - state.checkpoint_at_bytes).shard)
 
     def checkpoint(self, shard: int) -> bool:
-        """Move a shard's WAL into its file and empty it; False when a reader is in the way.
+        """Move a shard's WAL into its file and empty it; False when a reader is in the way, or the disk refuses.
 
-        The part that the reader does not need is moved all the same. The next try waits until the WAL has
-        grown by as much again, so that a reader that stays does not slow every batch.
+        The part that the reader does not need is moved all the same, and after an error the WAL still holds
+        everything. The next try waits until the WAL has grown by as much again, so that a reader that stays does
+        not slow every batch.
         """
         state = self.shards[shard]
+        try:
+            return self._checkpoint(state)
+        except DatabaseError as error:
+            state.checkpoints_failed += 1
+            state.checkpoint_at_bytes = state.capture.wal_bytes + self.checkpoint_bytes
+            logger.warning("checkpoint failed", group=self.group, shard=shard, reason=str(error))
+            return False
+
+    def _checkpoint(self, state: ShardState) -> bool:
         blocked, _, _ = state.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if blocked:
             state.checkpoints_blocked += 1
@@ -265,7 +280,7 @@ class GroupDatabase:
         set_position(state.connection, state.position, now)
         state.connection.execute("COMMIT")
         _captured(state)
-        self.checkpoint(state.shard)
+        self._checkpoint(state)
         self._append_bare(RecordKind.RESET, state.shard, now)
 
     def _migrate(self, state: ShardState, cluster_id: str) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -131,8 +132,8 @@ class GroupWriter:
     def start(self) -> None:
         """Begin to write."""
         self._tasks = [
-            asyncio.create_task(self._write_batches(), name="group writer"),
-            asyncio.create_task(self._expire(), name="group writer expiry"),
+            asyncio.create_task(self._until_failure(self._write_batches), name="group writer"),
+            asyncio.create_task(self._until_failure(self._expire), name="group writer expiry"),
         ]
 
     @property
@@ -239,7 +240,7 @@ class GroupWriter:
         self._fail_waiting("the primary stopped before the write was acknowledged")
 
     async def checkpoint(self, shard: int) -> None:
-        """Checkpoint a shard between two batches."""
+        """Checkpoint a shard between two batches, if the disk and its readers let it."""
         await self._thread.run(self.database.checkpoint, shard)
 
     @property
@@ -249,18 +250,21 @@ class GroupWriter:
             or self._unreleased_bytes >= self._settings.uncommitted_bytes
         )
 
-    async def _write_batches(self) -> None:
+    async def _until_failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self.queued and not self._ahead:
-                    await self._gather()
-                    await self._write_batch()
+            await work()
         except Exception as error:
             self.failure = f"the group writer failed: {type(error).__name__}: {error}"
             log.exception("group writer failed", group=self.database.group)
             self._fail_waiting(self.failure)
+
+    async def _write_batches(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self.queued and not self._ahead:
+                await self._gather()
+                await self._write_batch()
 
     async def _gather(self) -> None:
         """Let the next batch grow for as long as the pace has it."""

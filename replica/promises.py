@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import google_crc32c
@@ -38,15 +39,25 @@ class PromiseFile:
         self._path = path
         self._cluster_id = cluster_id
         self._group = group
+        self._writing = threading.Lock()
         self.promise = self._read() if path.exists() else Promise()
 
     def keep(self, promise: Promise) -> None:
         """Make a promise durable; a crash leaves the old one or the new one.
 
         Raises:
+            RuntimeError: Another thread is writing a promise here; the caller must wait for it.
             ValueError: It does not go beyond the promise that stands.
             OSError: The disk failed; which promise a restart will find is unknown, the old one or this one.
         """
+        if not self._writing.acquire(blocking=False):
+            raise RuntimeError(f"{self._path} is being written already; one promise at a time")
+        try:
+            self._replace(promise)
+        finally:
+            self._writing.release()
+
+    def _replace(self, promise: Promise) -> None:
         if promise.epoch <= self.promise.epoch:
             raise ValueError(f"epoch {promise.epoch} does not go beyond the promised epoch {self.promise.epoch}")
         body = f"headwater-promise 1 {self._cluster_id} {self._group} {promise.epoch} {promise.candidate}".encode()

@@ -31,6 +31,7 @@ from agent_core.position import Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc_errors import from_rpc_error
 from agent_core.stream import from_message
+from agent_core.uninterrupted import to_its_end
 from replica.apply import ShardApplier
 from replica.staging import ANY_BASE
 
@@ -175,7 +176,7 @@ class ShardResync:
             elif self.started_anew and not incoming.ended:
                 # Only now is there a source: an unreadable file is still better than none.
                 async with self._readers_away(self._applier.shard):
-                    await self._thread.run(self._begin_anew)
+                    await to_its_end(self._thread.run(self._begin_anew))
         if not incoming.ended:
             raise Unavailable(
                 f"the source ended the resync of shard {self._applier.shard} before all of it had come"

@@ -19,6 +19,7 @@ from agent_core.errors import HeadwaterError, ShardDamaged
 from agent_core.log.log import ReplicationLog
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
+from agent_core.uninterrupted import to_its_end
 from replica.apply import ShardApplier
 from replica.fitness import is_ahead
 from replica.group_shards import GroupShards, Keeping, Round
@@ -353,11 +354,7 @@ class StandbyGroup:
                 self._needs.demand(shard, "the primary's log no longer reaches this node's")
             for shard in self.appliers:
                 await self._resync(shard)
-            await asyncio.to_thread(self._log.reset, base)
-            self._needs.resets.clear()
-            self._trusted_lsn = None
-            self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
-            self._reached(base)
+            await to_its_end(self._reset_log(base))
 
     async def cut_back(self, to: Position) -> None:
         """Cut the log back to `to`, which is not below what is committed.
@@ -366,10 +363,20 @@ class StandbyGroup:
             HeadwaterError: The log could not be cut.
         """
         async with self._lock:
-            await asyncio.to_thread(self._log.cut_back, to)
-            self._needs.cut_back(to.lsn)
-            if self.applied.lsn > to.lsn:
-                self._reached(to)
+            await to_its_end(self._cut_log(to))
+
+    async def _reset_log(self, base: Position) -> None:
+        await asyncio.to_thread(self._log.reset, base)
+        self._needs.resets.clear()
+        self._trusted_lsn = None
+        self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
+        self._reached(base)
+
+    async def _cut_log(self, to: Position) -> None:
+        await asyncio.to_thread(self._log.cut_back, to)
+        self._needs.cut_back(to.lsn)
+        if self.applied.lsn > to.lsn:
+            self._reached(to)
 
     async def _resync(self, shard: int) -> None:
         applier = self.appliers[shard]
@@ -418,10 +425,11 @@ class StandbyGroup:
                 for shard in sorted(self._overdue & resets.keys(), key=lambda shard: resets[shard]):
                     await self.resync([shard])
                 self._overdue.clear()
-            except (HeadwaterError, OSError) as error:
-                self.trouble = str(error)
+            except Exception as error:
+                known = isinstance(error, HeadwaterError | OSError)
+                self.trouble = str(error) if known else f"{type(error).__name__}: {error}"
                 self.counters.failed_rounds += 1
-                log.warning("applying failed", reason=self.trouble)
+                log.warning("applying failed", reason=self.trouble, exc_info=not known)
                 await asyncio.sleep(backoff.next_delay())
                 self._wake.set()
 

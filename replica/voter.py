@@ -8,7 +8,8 @@ candidate hears. So nothing that the candidate lacks can be acknowledged to the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 
 import structlog
@@ -71,6 +72,7 @@ class Voter:
         self._once_held = once_held
         self._executor = executor
         self._turn = asyncio.Lock()
+        self._writing: asyncio.Task[Exception | None] | None = None
         self._released = asyncio.Event()
         self._raised: list[Callable[[int], None]] = []
         self._promised: list[Callable[[], None]] = []
@@ -139,7 +141,7 @@ class Voter:
                 "and a candidate is a node's name"
             )
         question = SealQuestion(request.epoch, request.candidate, from_message(request.last))
-        async with self._turn:
+        async with self._own_turn():
             answer = self._decide(question)
             if isinstance(answer, Refused) and answer.lease_seconds and await self.primary_is_gone():
                 self.release()
@@ -173,19 +175,37 @@ class Voter:
         Raises:
             OSError: The promise could not be made durable; nothing is promised.
         """
-        async with self._turn:
+        async with self._own_turn():
             if epoch > self.promise.epoch:
                 await self._keep(Promise(epoch, primary))
+
+    @contextlib.asynccontextmanager
+    async def _own_turn(self) -> AsyncIterator[None]:
+        """One question at a time, and none before the last write has ended, whoever still waits for that."""
+        async with self._turn:
+            if self._writing is not None:
+                await asyncio.wait({self._writing})
+            yield
 
     async def _keep(self, promise: Promise) -> None:
         before, self.floor = self.floor, promise.epoch
         for listener in tuple(self._raised):
             listener(promise.epoch)
+        # A candidate may give up waiting, as for its own slow disk; the thread that writes goes on all the same.
+        self._writing = self._loop.create_task(self._write(promise, before), name=f"promise of group {self._group}")
+        error = await asyncio.shield(self._writing)
+        if error is not None:
+            raise error
+
+    async def _write(self, promise: Promise, floor_before: int) -> Exception | None:
+        """Write a promise, and tell of it; what went wrong, which nobody may wait for."""
         try:
             await self._loop.run_in_executor(self._executor, self._file.keep, promise)
-        except OSError:
+        except Exception as error:
             # No one was told; the present primary may go on.
-            self.floor = before
-            raise
+            self.floor = floor_before
+            log.warning("a promise could not be kept", group=self._group, epoch=promise.epoch, reason=str(error))
+            return error
         for told in tuple(self._promised):
             told()
+        return None

@@ -7,10 +7,13 @@ aiosqlite offers that only under a private name, which is used here and nowhere 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import aiosqlite
+
+from agent_core.uninterrupted import to_its_end
 
 
 class Closeable(Protocol):
@@ -40,7 +43,12 @@ class DatabaseThread(Generic[Owned]):
         """
         connection = aiosqlite.Connection(cast("Callable[[], Any]", open_owned), iter_chunk_size=1)
         connection._thread.name = name  # noqa: SLF001 - aiosqlite offers no other way to name its thread
-        await connection
+        try:
+            await to_its_end(connection)
+        except asyncio.CancelledError:
+            # Whoever comes next must not find the files in use by a thread that nobody knows.
+            await connection.close()
+            raise
         return cls(connection, cast("Owned", connection._conn))  # noqa: SLF001 - what open_owned returned
 
     async def run(self, function: Callable[..., Result], *arguments: object) -> Result:

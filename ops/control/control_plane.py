@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from ops.control.raft import ReplicatedMap
 from ops.control.supervising import Supervising
 from ops.control.view import MapView
 from ops.group_context import Peers
+from ops.lasting_tasks import LastingTask, LastingTasks
 from ops.settings import NodeConfiguration
 
 if TYPE_CHECKING:
@@ -44,13 +44,16 @@ class ControlPlane:
         view: MapView,
         peers: Peers,
         members: Mapping[int, GroupMember],
+        *,
+        tasks: LastingTasks,
         replicated: ReplicatedMap | None,
     ) -> None:
         self._configuration = configuration
         self._view = view
         self._peers = peers
         self._members = members
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = tasks
+        self._running: list[LastingTask] = []
         self._raft_members = [entry.id for entry in configuration.nodes if entry.raft is not None]
         self._heard_leader = ""
         self._own_name = configuration.node.id
@@ -78,7 +81,12 @@ class ControlPlane:
 
     @classmethod
     async def open(
-        cls, configuration: NodeConfiguration, view: MapView, peers: Peers, members: Mapping[int, GroupMember]
+        cls,
+        configuration: NodeConfiguration,
+        view: MapView,
+        peers: Peers,
+        members: Mapping[int, GroupMember],
+        tasks: LastingTasks,
     ) -> Self:
         """Join the Raft members, if this node is one of them.
 
@@ -87,6 +95,7 @@ class ControlPlane:
             view: Told each new map.
             peers: Reaches the other nodes.
             members: This node's part in each group, by number.
+            tasks: Where attendance and supervision run.
 
         Raises:
             HeadwaterError: As `ReplicatedMap.start`.
@@ -100,19 +109,18 @@ class ControlPlane:
                 configuration.node.data_directory / "raft",
                 raft_password(configuration),
             )
-        return cls(configuration, view, peers, members, replicated)
+        return cls(configuration, view, peers, members, tasks=tasks, replicated=replicated)
 
     async def start(self) -> None:
         """Supervise whenever this node is the Raft leader, and attend."""
         if self._supervising is not None:
-            self._tasks.append(asyncio.create_task(self._supervising.run(), name="supervise"))
-        self._tasks.append(asyncio.create_task(self.attending.run(), name="attend"))
+            self._running.append(self._tasks.start("the supervision", self._supervising.run))
+        self._running.append(self._tasks.start("the attendance at the Raft leader", self.attending.run))
 
     async def stop(self) -> None:
         """Leave."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in self._running:
+            await task.stop()
         if self.replicated is not None:
             await self.replicated.stop()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
-from agent_core.database.build import DatabaseError, open_for_reading
+from agent_core.database.build import Connection, DatabaseError, open_for_reading
 from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, Migration, schema_version
 from agent_core.errors import OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
 from agent_core.log.log import ReplicationLog
@@ -15,7 +17,7 @@ from agent_core.log.record import RecordKind
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
-from primary.accumulator import BatchLimits
+from primary.accumulator import Accumulator, BatchLimits
 from primary.group_database import GroupDatabase
 from primary.writer import WriterSettings
 from tests.unit.primary_harness import primary
@@ -347,3 +349,49 @@ async def test_what_readers_may_see_follows_the_acknowledgement_of_the_cluster(
             node.writer.durable("node-3", node.log.last.lsn)
         await created
         assert node.visible[-1] == node.log.last
+
+
+class CheckpointsFail:
+    """A shard's connection whose checkpoints find the disk full."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, *parameters: Any) -> object:
+        if "wal_checkpoint" in statement:
+            raise FULL_DISK
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+
+FULL_DISK = DatabaseError("database or disk is full")
+
+
+async def test_a_checkpoint_that_fails_is_counted_and_stops_nothing(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        state = node.database.shards[node.registry._layout.shard_of("a")]
+        sound = state.connection
+        state.connection = cast("Connection", CheckpointsFail(sound))
+        state.checkpoint_at_bytes = 0  # the batch's own checkpoint is due
+        assert (await node.append("a", "one")).seq == 1
+        await node.writer.checkpoint(state.shard)
+        assert (await node.append("a", "two")).seq == 2
+        assert (state.checkpoints_failed, state.checkpoints, node.writer.failure) == (2, 0, None)
+        state.connection = sound
+        await node.writer.checkpoint(state.shard)
+        assert state.checkpoints == 1
+
+
+async def test_a_writer_whose_look_for_expired_writes_fails_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it a caller whose quorum does not come would wait for ever."""
+    async with primary(tmp_path) as node:
+        odd = MagicMock(side_effect=[ValueError("an odd value"), []])
+        with monkeypatch.context() as broken:
+            broken.setattr(Accumulator, "take_expired", odd)
+            await _until(lambda: node.writer.failure is not None)
+        assert node.writer.failure == "the group writer failed: ValueError: an odd value"

@@ -102,6 +102,12 @@ async def test_a_failed_follower_shows_too(client: httpx.AsyncClient, node: Node
     assert (await client.get("/healthz")).json()["reasons"] == ["group 3: page 7 is damaged"]
 
 
+async def test_a_task_that_ended_by_itself_shows_too(client: httpx.AsyncClient, node: Node) -> None:
+    node.state = replace(NODE, ended_tasks=("the sweep ended by itself",))
+    for path in ("/healthz", "/readyz"):
+        assert (await client.get(path)).json()["reasons"] == ["the sweep ended by itself"]
+
+
 async def test_a_node_that_starts_is_alive_and_says_why_it_is_not_ready(
     client: httpx.AsyncClient, node: Node
 ) -> None:

@@ -86,7 +86,11 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
                 ElectionSnapshot(group=1, voters=3, promised_epoch=9),
             ),
         ),
-        shards=(ShardSnapshot(shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1),),
+        shards=(
+            ShardSnapshot(
+                shard=3, group=1, wal_bytes=4152, checkpoints=2, blocked_checkpoints=1, failed_checkpoints=3
+            ),
+        ),
         sessions=SessionsSnapshot(
             live=4, memory_bytes=1 << 20, loads=6, evictions_by_reason={"idle": 2}, repeated_appends=5
         ),
@@ -179,6 +183,7 @@ def test_shards_sessions_build_and_process_are_there() -> None:
     samples = scrape(node())
     assert value(samples, "wal_size_bytes", group="1", shard="3") == 4152
     assert value(samples, "checkpoints_blocked_total", group="1", shard="3") == 1
+    assert value(samples, "checkpoints_failed_total", group="1", shard="3") == 3
     assert value(samples, "sessions_memory_bytes") == 1 << 20
     assert value(samples, "session_evictions_total", reason="idle") == 2
     assert value(samples, "repeated_appends_total") == 5

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import threading
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 
-from agent_core.database.build import PAGE_SIZE
+from agent_core.database.build import PAGE_SIZE, DatabaseError
 from agent_core.errors import Unavailable
 from agent_core.log.record import Record, RecordKind
 from agent_core.position import START, Position
@@ -146,6 +148,48 @@ async def test_nothing_past_a_reset_is_acknowledged_until_its_shard_is_resynced(
     group.commit(4)
     await until(lambda: group.applied == Position(1, 4))
     assert standby.is_equal()
+    assert group.trouble is None
+
+
+async def test_who_is_told_to_end_while_the_log_is_cut_waits_for_that_and_keeps_count(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a candidate would name a log's end that is still being cut, and later records would not be applied."""
+    group = await standby.open()
+    for _ in range(3):
+        standby.history.fill(2)
+    standby.receive()
+    group.commit(2)
+    await until(lambda: group.applied == Position(1, 2))
+    begun, may_end, cut = threading.Event(), threading.Event(), standby.log.cut_back
+
+    def cut_slowly(to: Position) -> None:
+        begun.set()
+        assert may_end.wait(10)
+        cut(to)
+
+    monkeypatch.setattr(standby.log, "cut_back", cut_slowly)
+    cutting = asyncio.create_task(group.cut_back(Position(1, 1)))
+    await until(begun.is_set)
+    cutting.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not cutting.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await cutting
+    assert standby.log.last == group.applied == Position(1, 1)
+
+
+async def test_applying_goes_on_after_any_error(standby: Standby, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    standby.receive()
+    with monkeypatch.context() as broken:
+        broken.setattr(group._thread.owned, "apply", MagicMock(side_effect=DatabaseError("disk is full")))
+        group.commit(2)
+        await until(lambda: group.trouble == "Error: disk is full")
+    await until(lambda: group.applied == Position(1, 2))
     assert group.trouble is None
 
 

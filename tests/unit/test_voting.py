@@ -1,8 +1,11 @@
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from agent_core.control.cluster_map import Placement
 from agent_core.errors import InvalidRequest, LogDamaged, WrongCluster
@@ -14,6 +17,7 @@ from agent_core.stream import from_message, to_message
 from replica.promises import PromiseFile
 from replica.voter import Voter
 from replica.voting import Promise, Refused, Sealed, SealQuestion, decide, presumed_primary
+from tests.waiting import until
 
 HERE = Position(3, 40)
 
@@ -212,3 +216,79 @@ def test_a_node_follows_whoever_has_the_highest_epoch_or_another_but_never_itsel
     promise: Promise, placement: Placement, misled_by: str, presumed: str | None
 ) -> None:
     assert presumed_primary(promise, placement, node_id="a", misled_by=misled_by) == presumed
+
+
+class SlowDisk:
+    """Writes of promises begin at once and end when they are let, in the order in which they are let."""
+
+    def __init__(self, file: PromiseFile) -> None:
+        self._keep = file.keep
+        self.writes: list[tuple[Promise, threading.Event]] = []
+        file.keep = self  # type: ignore[method-assign]  # the disk is what is slow here
+
+    def __call__(self, promise: Promise) -> None:
+        may_end = threading.Event()
+        self.writes.append((promise, may_end))
+        assert may_end.wait(10)
+        self._keep(promise)
+
+
+async def test_a_seal_that_is_given_up_holds_its_turn_until_its_write_has_ended(tmp_path: Path) -> None:
+    """Else a late write of epoch 5 would follow an answer for epoch 6, which could then be given twice."""
+    one = voter(tmp_path)
+    disk = SlowDisk(one._file)
+    given_up = asyncio.create_task(one.seal(request(5)))
+    await until(lambda: disk.writes)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    again = asyncio.create_task(one.seal(request(6, "b")))
+    adopted = asyncio.create_task(one.adopt(5, "a"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [promise for promise, _ in disk.writes] == [Promise(5, "a")]
+    disk.writes[0][1].set()
+    await until(lambda: len(disk.writes) == 2)
+    assert one.promise == Promise(5, "a")
+    disk.writes[1][1].set()
+    assert (await again).sealed
+    await adopted
+    assert one.promise == promise_file(tmp_path).promise == Promise(6, "b")
+    assert not (await one.seal(request(6, "c"))).sealed
+
+
+async def test_a_promise_whose_candidate_gave_up_counts_all_the_same(tmp_path: Path) -> None:
+    one = voter(tmp_path)
+    told: list[int] = []
+    one.on_promised(lambda: told.append(one.promise.epoch))
+    disk = SlowDisk(one._file)
+    given_up = asyncio.create_task(one.seal(request(5)))
+    await until(lambda: disk.writes)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    disk.writes[0][1].set()
+    await until(lambda: told == [5])
+    assert (one.floor, one.promise) == (5, Promise(5, "a"))
+
+
+async def test_a_write_that_fails_after_its_candidate_gave_up_was_no_promise(tmp_path: Path) -> None:
+    one = voter(tmp_path)
+    (tmp_path / "promises").write_text("in the way")
+    disk = SlowDisk(one._file)
+    given_up = asyncio.create_task(one.seal(request(5)))
+    await until(lambda: disk.writes)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    with capture_logs() as logs:
+        disk.writes[0][1].set()
+        await until(lambda: logs)
+    assert logs[0]["event"] == "a promise could not be kept"
+    assert (one.floor, one.promise) == (0, Promise())
+
+
+def test_two_writes_of_one_promise_file_at_a_time_are_refused(tmp_path: Path) -> None:
+    """They would share one unfinished file."""
+    file = promise_file(tmp_path)
+    with file._writing, pytest.raises(RuntimeError, match="is being written already"):
+        file.keep(Promise(7, "b"))
+    file.keep(Promise(7, "b"))

@@ -1,0 +1,96 @@
+"""One group's life on a node, with stand-ins for following and leading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent_core.database.build import DatabaseError
+from agent_core.position import START
+from ops import membership
+from ops.following import FollowingGroup
+from ops.lasting_tasks import LastingTasks
+from ops.leading import LeadingGroup, TermEnded
+from ops.membership import GroupMember
+from primary.opening import Opened
+from replica.following import FollowerState
+from tests.waiting import until
+
+FULL_DISK = DatabaseError("database or disk is full")
+
+
+class Life:
+    """A member whose elections are won, and whose terms end as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(membership, "START_AGAIN_SECONDS", 0.01)
+        context = self.context = MagicMock(group=0, node_id="a")
+        context.log.last = START
+        context.configuration.election.failure_timeout_seconds = 1.0
+        context.cluster.voters.return_value = [SimpleNamespace(node_id=name) for name in "abc"]
+        context.voter = SimpleNamespace(
+            promise=SimpleNamespace(epoch=0),
+            adopt=AsyncMock(),
+            release=MagicMock(),
+            watch=SimpleNamespace(binding_seconds=lambda _now: 0.0),
+        )
+        context.view.placement.return_value.epoch = 0
+        self.followings = 0
+        self.term: asyncio.Future[TermEnded | Exception] = asyncio.get_running_loop().create_future()
+        self.leading = MagicMock(spec=LeadingGroup, stop=AsyncMock(), hand_over=AsyncMock(), run=self._run)
+        monkeypatch.setattr(FollowingGroup, "start", self._follow)
+        monkeypatch.setattr(membership, "LeadingGroup", MagicMock(return_value=self.leading))
+        monkeypatch.setattr(membership, "open_epoch", AsyncMock(return_value=Opened(5)))
+        self.registry = MagicMock(release=AsyncMock())
+        self.tasks = LastingTasks()
+        self.member = GroupMember(context, self.registry, self.tasks, on_news=MagicMock())
+
+    async def _follow(self, _context: object) -> MagicMock:
+        self.followings += 1
+        shards = MagicMock(bring_up=AsyncMock(return_value=frozenset()))
+        follower = MagicMock(state=FollowerState.FOLLOWING, silent_seconds=0.0, primary="b")
+        return MagicMock(able=True, pause=AsyncMock(), stop=AsyncMock(), shards=shards, follower=follower)
+
+    async def _run(self) -> TermEnded:
+        ended = await self.term
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+    async def follow(self) -> None:
+        self.member.start()
+        await until(lambda: self.member.following is not None)
+
+    async def lead(self) -> None:
+        await self.follow()
+        self.member.nominate(1)
+        await until(lambda: self.member.leading is not None)
+
+
+@pytest.fixture
+async def life(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Life]:
+    life = Life(monkeypatch)
+    yield life
+    life.leading.drain = AsyncMock()
+    await life.member.stop(0.0)
+
+
+@pytest.mark.parametrize("error", [FULL_DISK, ValueError("odd"), AssertionError("never"), OSError("gone")])
+async def test_a_term_that_ends_by_any_error_is_told_and_the_node_follows_again(
+    life: Life, error: Exception
+) -> None:
+    """The SQLite build's errors are neither the project's own nor the system's."""
+    await life.lead()
+    with capture_logs() as logs:
+        life.term.set_result(error)
+        await until(lambda: life.member.failure is not None)
+        assert str(error) in str(life.member.failure)
+        assert list(life.member.not_ready()) == [life.member.failure]
+        await until(lambda: life.member.following is not None)
+    assert [entry["log_level"] for entry in logs if entry["event"] == "group failed"] == ["error"]
+    assert (life.followings, life.member.failure, life.member.leading) == (2, None, None)
