@@ -185,6 +185,38 @@ class AppliedPositions:
             self._check_may_come(group, min_position)
         return waiters.applied
 
+    async def moves(self, group: int, since: Position, seconds: float) -> bool:
+        """Wait for whatever a group applies past `since`, in the same history or in one that replaces it.
+
+        Returns:
+            False: nothing came within `seconds`.
+
+        Raises:
+            Overloaded: Too many readers wait.
+        """
+        waiters = self._groups[group]
+        following = since._replace(lsn=since.lsn + 1)
+        if following <= waiters.applied:
+            return True
+        try:
+            await self._released(waiters, following, seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def check_kept(self, group: int, shown: Position) -> None:
+        """Check that what was shown at a position, when it could be seen, is in the group's history still.
+
+        Raises:
+            PositionLost: It is not: the history that holds it was replaced.
+        """
+        history = self._histories[group]
+        if history is not None and (history.is_lost(shown) or history.never_comes(shown)):
+            raise PositionLost(
+                f"what this node showed of group {group} up to {shown} is in part undone by a later primary's "
+                "history; read again from the beginning"
+            )
+
     def _check_may_come(self, group: int, min_position: Position) -> None:
         if (history := self._histories[group]) is not None and history.never_comes(min_position):
             raise PositionLost(

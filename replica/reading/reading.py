@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from agent_core.database.build import Connection
-from agent_core.errors import InvalidRequest, PositionNotReached, Unavailable
-from agent_core.position import Position
+from agent_core.errors import InvalidRequest, Unavailable
+from agent_core.position import START, Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
 from replica.reading.answers import QueryAnswer, SessionAnswer, SessionList, ToolCallsAnswer, TranscriptAnswer
@@ -178,7 +178,7 @@ class Reading:
         page, position = await self._entries(session_id, after_seq, limit, demand)
         return ToolCallsAnswer(*tool_calls_of(page), position)
 
-    async def follow(self, session_id: str, *, after_seq: int = 0) -> AsyncIterator[TranscriptAnswer]:
+    async def follow(self, session_id: str, *, after_seq: int = 0) -> AsyncGenerator[TranscriptAnswer, None]:
         """A session's entries past `after_seq`, then each further one as this node applies it, without end.
 
         An answer without entries says that nothing more is there yet; it comes after the backfill, and then at
@@ -186,17 +186,28 @@ class Reading:
 
         Raises:
             SessionNotFound: There is no session of this id, as far as this node has applied.
+            PositionLost: A fail-over has undone something of what was answered (after `local` acknowledgement); the
+                transcript is to be read anew.
         """
         group = self.layout.group_of(self.layout.shard_of(check_session_id(session_id)))
         quiet = False
+        shown = START
         while True:
-            answer = await self.transcript(session_id, after_seq=after_seq)
+            try:
+                answer = await self.transcript(session_id, after_seq=after_seq)
+            except Unavailable:
+                # Who only hears that this may pass goes on from a seq that may come to name another entry.
+                self.applied.check_kept(group, shown)
+                raise
+            self.applied.check_kept(group, shown)
+            if answer.entries or shown == START:
+                shown = answer.position.position
             if answer.entries:
                 after_seq = answer.entries[-1].seq
                 quiet = False
                 yield answer
             if not answer.more:
-                if not quiet or not await self._moved(group, answer.position):
+                if not quiet or not await self.applied.moves(group, answer.position.position, IDLE_SECONDS):
                     yield answer._replace(entries=[])
                 quiet = True
                 await asyncio.sleep(FOLLOW_SECONDS)
@@ -312,14 +323,6 @@ class Reading:
             if read_at is not None and read_at > shown[group].position:
                 shown[group] = shown[group]._replace(position=read_at)
         return list(shown.values())
-
-    async def _moved(self, group: int, since: GroupPosition) -> bool:
-        """Whether a group's position moved on within `IDLE_SECONDS`."""
-        try:
-            await self.applied.wait(group, since.position._replace(lsn=since.position.lsn + 1), IDLE_SECONDS)
-        except PositionNotReached:
-            return False
-        return True
 
 
 def _nothing(_: Connection) -> None:

@@ -128,6 +128,21 @@ async def test_a_position_that_is_replaced_while_it_is_waited_for_is_not_taken_f
         await waiting
 
 
+async def test_a_later_epoch_that_stands_where_the_next_record_would_is_a_move_and_no_loss() -> None:
+    positions = AppliedPositions(1)
+    positions.advance(0, Position(1, 7))
+    positions.judge_by(0, Replaced(Position(1, 8)))
+    assert not await positions.moves(0, Position(1, 7), 0.01)
+    moving = asyncio.ensure_future(positions.moves(0, Position(1, 7), 5))
+    await asyncio.sleep(0)
+    positions.advance(0, Position(2, 8))
+    assert await moving
+    assert await positions.moves(0, Position(1, 7), 0)
+    positions.check_kept(0, Position(1, 7))
+    with pytest.raises(PositionLost, match=r"up to 1:8 .* undone"):
+        positions.check_kept(0, Position(1, 8))
+
+
 class Replaced:
     """A history that another one replaced at one position."""
 

@@ -1,0 +1,95 @@
+"""Following a session while the group's history changes hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent_core.errors import PositionLost
+from agent_core.position import EpochStart, EpochTable, Position
+from agent_core.routing import ShardLayout
+from replica.reading.positions import AppliedPositions
+from replica.reading.reading import Reading
+from tests.reading_shards import WrittenShards
+
+LAYOUT = ShardLayout(shard_count=1, shard_group_count=1)
+SESSION = "followed"
+
+
+class FollowedLog:
+    """The history of a node's log, with epoch 1 up to lsn 100 until a later one replaces its end."""
+
+    def __init__(self) -> None:
+        self._table = EpochTable(Position(0, 0), (EpochStart(1, 1),), Position(1, 100))
+
+    def begin(self, epoch: int, first_lsn: int) -> None:
+        self._table = EpochTable(
+            self._table.base, (*self._table.starts, EpochStart(epoch, first_lsn)), Position(epoch, first_lsn)
+        )
+
+    def is_lost(self, position: Position) -> bool:
+        return not self._table.contains(position)
+
+    def never_comes(self, position: Position) -> bool:
+        return self._table.replaces(position)
+
+
+class Node:
+    """A node's shards, and what it lets readers see of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.shards = WrittenShards(directory, LAYOUT)
+        self.shards.create_every_shard()
+        self.log = FollowedLog()
+        self.applied = AppliedPositions(1)
+        self.applied.judge_by(0, self.log)
+        self.reading = Reading.open(directory, LAYOUT, self.applied)
+
+    @property
+    def position(self) -> Position:
+        return self.shards.position(0)
+
+    def apply(self) -> None:
+        self.applied.advance(0, self.position)
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    made = Node(tmp_path)
+    made.shards.create(SESSION)
+    made.shards.append(SESSION, "1", "2")
+    made.apply()
+    yield made
+    await made.reading.close()
+    made.shards.close()
+
+
+async def test_a_follower_that_has_everything_goes_on_in_the_next_epoch(node: Node) -> None:
+    answers = node.reading.follow(SESSION)
+    assert [entry.seq for entry in (await anext(answers)).entries] == [1, 2]
+    assert (await anext(answers)).entries == []
+    waiting = asyncio.ensure_future(anext(answers))
+    async with asyncio.timeout(10):
+        while not node.applied.waiting:
+            await asyncio.sleep(0.005)
+    node.shards.epoch = 2
+    node.log.begin(2, node.position.lsn + 1)
+    node.shards.append(SESSION, "3")
+    node.apply()
+    assert [entry.seq for entry in (await waiting).entries] == [3]
+    await answers.aclose()
+
+
+async def test_a_follower_that_was_shown_what_a_later_primary_undid_is_told_to_read_anew(node: Node) -> None:
+    answers = node.reading.follow(SESSION)
+    assert [entry.seq for entry in (await anext(answers)).entries] == [1, 2]
+    assert (await anext(answers)).entries == []
+    node.log.begin(2, node.position.lsn)
+    node.shards.epoch = 2
+    node.shards.append(SESSION, "another 3")
+    node.apply()
+    with pytest.raises(PositionLost, match="read again from the beginning"):
+        await anext(answers)
