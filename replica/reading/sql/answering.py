@@ -7,30 +7,22 @@ ends when standard input does.
 from __future__ import annotations
 
 import base64
-import json
 import sys
 import time
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Any, Protocol
 
+from replica.reading.sql.failure import QueryFailure, out_of_memory, out_of_time
+from replica.reading.sql.json_row import Row, encode_row, row_too_large
 from replica.reading.sql.limits import SqlLimits, limit_process
 from replica.reading.sql.messages import encode_message, read_message
 
 READY: dict[str, Any] = {"ready": True}
+MAX_MESSAGE_CHARACTERS = 500
+"""Of what is told about an error that nobody foresaw."""
 
-Row = tuple[Any, ...]
 Answer = tuple[dict[str, Any], bytes]
 """The head of an answer, and the rows as JSON."""
-
-
-class QueryFailure(Exception):
-    """A query that ends without a result; `code` is the error's name in `agent_core.errors`."""
-
-    def __init__(self, code: str, message: str, *, exiting: bool = False) -> None:
-        super().__init__(message)
-        self.code = code
-        self.exiting = exiting
 
 
 class Engine(Protocol):
@@ -83,6 +75,10 @@ def _answer(engine: Engine, request: dict[str, Any]) -> Answer:
     except MemoryError:
         # What Python and the engine still hold after this is anyone's guess: the next query gets a new process.
         return {"code": "query_limit", "message": out_of_memory(engine.limits), "exiting": True}, b""
+    except Exception as error:
+        # Engines have values that Python has no room for: what the caller is told is better than a dead process.
+        message = f"this query's result cannot be given: {type(error).__name__}: {error}"
+        return {"code": "query_refused", "message": message[:MAX_MESSAGE_CHARACTERS], "exiting": True}, b""
 
 
 def rows_answer(columns: list[str], rows: list[str], *, truncated: bool) -> Answer:
@@ -111,61 +107,17 @@ def collect(
     for row in cursor:
         if len(rows) == max_rows:
             return rows, True
-        encoded = _encoded(row, max_bytes)
+        encoded = encode_row(row, max_bytes)
         size += len(encoded.encode()) + 1
         if size > max_bytes:
             if rows:
                 return rows, True
-            raise QueryFailure("query_limit", f"one row is larger than {max_bytes} bytes as JSON")
+            raise row_too_large(max_bytes)
         if time.monotonic() > deadline:
             raise QueryFailure("query_limit", out_of_time(seconds))
         rows.append(encoded)
     return rows, False
 
 
-def out_of_time(seconds: float) -> str:
-    """What a caller is told whose query took too long."""
-    return f"the query ran longer than its limit of {seconds:g} s"
-
-
-def out_of_memory(limits: SqlLimits) -> str:
-    """What a caller is told whose query took too much memory."""
-    return f"the query needs more memory than its limit of {limits.memory_bytes >> 20} MiB"
-
-
 def _bound_value(value: Any) -> Any:  # noqa: ANN401 - JSON
     return base64.b64decode(value["base64"]) if isinstance(value, dict) else value
-
-
-def _encoded(row: Row, max_bytes: int) -> str:
-    if sum(len(value) for value in row if isinstance(value, str | bytes)) > max_bytes:
-        raise QueryFailure("query_limit", f"one row is larger than {max_bytes} bytes as JSON")
-    try:
-        return _JSON.encode(row)
-    except ValueError:  # JSON has no infinity
-        return _JSON.encode(_finite(row))
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
-    match value:
-        case float() if value != value or abs(value) == float("inf"):  # noqa: PLR0124 - not a number
-            return None
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case dict():
-            return {name: _finite(item) for name, item in value.items()}
-    return value
-
-
-def _other(value: Any) -> Any:  # noqa: ANN401 - what JSON cannot say: blobs, and DuckDB's dates, times and decimals
-    match value:
-        case bytes():
-            return {"base64": base64.b64encode(value).decode()}
-        case Decimal():
-            return float(value)
-    return str(value)
-
-
-_JSON = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_other
-)

@@ -17,16 +17,9 @@ from typing import Any
 import duckdb
 import duckdb_extension_sqlite_scanner
 
-from replica.reading.sql.answering import (
-    Answer,
-    QueryFailure,
-    bound_parameters,
-    collect,
-    out_of_memory,
-    out_of_time,
-    rows_answer,
-)
+from replica.reading.sql.answering import Answer, bound_parameters, collect, rows_answer
 from replica.reading.sql.duckdb_policy import Refused, check_statement
+from replica.reading.sql.failure import QueryFailure, out_of_memory, out_of_time
 from replica.reading.sql.limits import SqlLimits, limit_processor_time
 from replica.reading.sql.whole_tables import WORKSPACE_TABLES, WholeTables
 

@@ -12,15 +12,8 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
-from replica.reading.sql.answering import (
-    Answer,
-    QueryFailure,
-    bound_parameters,
-    collect,
-    out_of_memory,
-    out_of_time,
-    rows_answer,
-)
+from replica.reading.sql.answering import Answer, bound_parameters, collect, rows_answer
+from replica.reading.sql.failure import QueryFailure, out_of_memory, out_of_time
 from replica.reading.sql.limits import (
     INTERPRETER_BYTES,
     MAX_VALUE_BYTES,
