@@ -13,7 +13,8 @@ from ops.dashboard.cluster.chart import lag_chart
 from ops.dashboard.cluster.watch import INTERVAL_SECONDS, ClusterWatch
 from ops.dashboard.components import error_state, heading, loading_state, section
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import NodeReader, NoNodeAnswers
+from ops.dashboard.node_client.failures import NoNodeAnswers
+from ops.dashboard.node_client.reader import NodeReader
 
 
 def register(_: FastAPI, reader: NodeReader, watch: ClusterWatch) -> None:

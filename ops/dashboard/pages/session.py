@@ -11,14 +11,8 @@ from nicegui import background_tasks, ui
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.components import empty_state, error_state, heading, loading_state
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import (
-    CaughtUp,
-    FollowedEntry,
-    Interrupted,
-    NodeReader,
-    NodeRefused,
-    NoNodeAnswers,
-)
+from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
+from ops.dashboard.node_client.reader import CaughtUp, FollowedEntry, Interrupted, NodeReader
 from ops.dashboard.paths import raw_entries, session_page, session_path
 from ops.dashboard.transcript.conversation import Conversation, Item
 from ops.dashboard.transcript.rendering import clock, render
@@ -82,7 +76,7 @@ class _SessionView:
         self._failed = False
         try:
             session, ahead = await self._read()
-        except (NoNodeAnswers, NodeRefused) as error:
+        except ReadFailed as error:
             self._failed = True
             self._page.failed(error)
             self._body.clear()
@@ -211,7 +205,7 @@ class _SessionView:
                             continue
                     with self._body:
                         self._page.fresh(node, age)
-            except (NoNodeAnswers, NodeRefused) as error:
+            except ReadFailed as error:
                 with self._body:
                     self._page.failed(error)
                 if isinstance(error, NodeRefused):
