@@ -28,6 +28,7 @@ MAX_WAITING = 500
 """Entries that have come and are not shown yet; a stream that brings more waits."""
 MAX_SHOWN = 3 * WINDOW
 """Items of a page that is followed; past it the first ones leave."""
+NOT_FOUND = "session_not_found"
 SHOW_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 
@@ -81,7 +82,7 @@ class _SessionView:
             self._page.failed(error)
             self._body.clear()
             with self._body:
-                if isinstance(error, NodeRefused) and error.code == "session_not_found":
+                if isinstance(error, NodeRefused) and error.code == NOT_FOUND:
                     empty_state("No such session", "It may not have reached this standby yet.", icon="search_off")
                     ui.link("All sessions", "/sessions").classes("state-link")
                 else:
@@ -163,7 +164,8 @@ class _SessionView:
                 ui.link("Later", session_page(self._session_id, window.later))
                 ui.link("Latest", session_page(self._session_id))
             elif place == "top":
-                with ui.element("span").classes("live"):
+                self._live = ui.element("span").classes("live")
+                with self._live:
                     ui.label("live")
 
     def _show(self, items: list[Item]) -> None:
@@ -204,12 +206,16 @@ class _SessionView:
                         case Interrupted():
                             continue
                     with self._body:
+                        self._live.set_visibility(True)
                         self._page.fresh(node, age)
             except ReadFailed as error:
                 with self._body:
+                    self._live.set_visibility(False)
                     self._page.failed(error)
-                if isinstance(error, NodeRefused):
-                    return
+                    if isinstance(error, NodeRefused) and error.code != NOT_FOUND:
+                        error_state(error)
+                        return
+            # A session that is not found may not have reached the node that is read now.
             await asyncio.sleep(RETRY_SECONDS)
 
 
