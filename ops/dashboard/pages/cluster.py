@@ -44,6 +44,9 @@ class _ClusterView:
                 self._groups = ui.html("", sanitize=False)
             with section("Lag of the standbys, in seconds"):
                 self._chart = ui.echart(lag_chart({}, time.time())).classes("chart")
+                ui.label(
+                    "While a standby does not answer, its line counts from when it last had everything."
+                ).classes("muted small")
             with section("Nodes"):
                 self._nodes = ui.html("", sanitize=False)
             with section("What happened"):
@@ -73,7 +76,7 @@ class _ClusterView:
         self._set(self._groups, tables.groups(picture))
         self._set(self._nodes, tables.nodes(picture, watch.failures))
         self._set(self._changes, tables.changes(watch.seen))
-        self._chart.options.update(lag_chart(watch.lags, time.time()))
+        self._chart.options.update(lag_chart(watch.lag.samples, time.time()))
 
     @staticmethod
     def _set(element: ui.html, content: Markup) -> None:
