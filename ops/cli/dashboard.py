@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from agent_core.cluster import HostPort, is_loopback
@@ -9,6 +11,7 @@ from ops.cli.calls import EXIT_FAILED, addresses
 from ops.cli.plain_text import plain
 
 DEFAULT_NODES = "127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203"
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 DEFAULT_LISTEN = "127.0.0.1:7180"
 
 
@@ -23,6 +26,13 @@ def _checked_nodes(_: click.Context, __: click.Parameter, value: str) -> list[st
 
 def _checked_listen(_: click.Context, __: click.Parameter, value: str) -> HostPort:
     return _parsed(value)
+
+
+def _checked_hosts(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    for host in value:
+        if HOST_NAME.fullmatch(host) is None:
+            raise click.BadParameter(f"{host!r} is not a host's name; write it without scheme, port and path")
+    return value
 
 
 def _parsed(address: str) -> HostPort:
@@ -49,8 +59,19 @@ def _parsed(address: str) -> HostPort:
     callback=_checked_listen,
     help="Where to serve. Whoever reaches it reads every session.",
 )
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    callback=_checked_hosts,
+    help="A name by which browsers may ask, as behind a proxy; may be repeated. "
+    "The host of --listen, localhost and addresses always may.",
+)
 @click.pass_context
-def dashboard(context: click.Context, *, nodes: list[str], listen: HostPort) -> None:
+def dashboard(
+    context: click.Context, *, nodes: list[str], listen: HostPort, allowed_hosts: tuple[str, ...]
+) -> None:
     """Serve the dashboard until Ctrl-C: the cluster's state, sessions, and transcripts as they grow.
 
     It reads standbys, and moves to another node when the one that it reads stops answering.
@@ -70,7 +91,7 @@ def dashboard(context: click.Context, *, nodes: list[str], listen: HostPort) -> 
             click.echo("Anyone who reaches this address can read every session.", err=True)
 
     try:
-        serve(nodes, listen, say)
+        serve(nodes, listen, allowed_hosts, say)
     except OSError as error:
         click.echo(f"headwater: cannot listen on {shown}: {plain(str(error.strerror))}", err=True)
         context.exit(EXIT_FAILED)

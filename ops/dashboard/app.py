@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from nicegui import ui
 
 from agent_core.cluster import HostPort
+from ops.dashboard.callers import KnownNames, OwnCallersOnly
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.content_security import ContentSecurity
 from ops.dashboard.node_client.choice import NodeChoice
@@ -26,8 +27,8 @@ STOP_SECONDS = 1
 ICON = "🌊"
 
 
-def build_app(reader: NodeReader, watch: ClusterWatch) -> FastAPI:
-    """The dashboard's application. NiceGUI allows one of them in a process."""
+def build_app(reader: NodeReader, watch: ClusterWatch, names: KnownNames) -> FastAPI:
+    """The dashboard's application, which answers to these names. NiceGUI allows one of them in a process."""
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -53,15 +54,19 @@ def build_app(reader: NodeReader, watch: ClusterWatch) -> FastAPI:
     # The last one added sees requests first: pages get their nonces before they are compressed.
     app.add_middleware(ContentSecurity)
     app.add_middleware(GZipMiddleware)
+    app.add_middleware(OwnCallersOnly, names=names)
     return app
 
 
-def serve(nodes: Sequence[str], listen: HostPort, on_listening: Callable[[], None]) -> None:
+def serve(
+    nodes: Sequence[str], listen: HostPort, allowed_hosts: Sequence[str], on_listening: Callable[[], None]
+) -> None:
     """Serve the dashboard of these nodes until SIGINT or SIGTERM.
 
     Args:
         nodes: HTTP addresses, `host:port`.
         listen: Where to listen; whoever reaches it can read every session.
+        allowed_hosts: Names by which browsers may ask, besides that of `listen`, `localhost` and any address.
         on_listening: Is called once pages can be asked for.
 
     Raises:
@@ -69,7 +74,7 @@ def serve(nodes: Sequence[str], listen: HostPort, on_listening: Callable[[], Non
     """
     choice = NodeChoice(nodes)
     reader = NodeReader(choice)
-    app = build_app(reader, ClusterWatch(reader))
+    app = build_app(reader, ClusterWatch(reader), KnownNames(listen.host, allowed_hosts))
     config = uvicorn.Config(
         app,
         log_level="warning",

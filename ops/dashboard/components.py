@@ -7,7 +7,9 @@ from typing import Any
 
 from nicegui import ui
 
-from ops.dashboard.node_client.reader import UNREADABLE, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import DashboardBusy, NoNodeAnswers, ReadFailed
+
+ERROR_ICONS = {NoNodeAnswers: "cloud_off", DashboardBusy: "hourglass_top"}
 
 
 def heading(title: str, explanation: str = "") -> None:
@@ -34,21 +36,18 @@ def empty_state(title: str, hint: str, *, icon: str = "inbox") -> None:
         ui.label(hint).classes("muted")
 
 
-def error_state(error: NoNodeAnswers | NodeRefused, retry: Callable[[], Any] | None = None) -> None:
+def error_state(error: ReadFailed, retry: Callable[[], Any] | None = None) -> None:
     """Says what could not be read, why, node by node, and offers to try again."""
     with ui.element("div").classes("state state-error").props("role=alert"):
+        ui.icon(ERROR_ICONS.get(type(error), "block")).classes("state-icon").props("aria-hidden=true")
+        ui.label(error.title).classes("state-title")
         if isinstance(error, NoNodeAnswers):
-            ui.icon("cloud_off").classes("state-icon").props("aria-hidden=true")
-            ui.label("No node answers").classes("state-title")
             with ui.element("ul").classes("state-reasons"):
                 for node, reason in error.reasons.items():
                     with ui.element("li"):
                         ui.label(f"{node}: {reason}")
             ui.label("Are the nodes up? The dashboard goes on as soon as one of them answers.").classes("muted")
         else:
-            ui.icon("block").classes("state-icon").props("aria-hidden=true")
-            title = "This cannot be shown" if error.code == UNREADABLE else "The node refused this"
-            ui.label(title).classes("state-title")
             ui.label(str(error)).classes("muted")
         if retry is not None:
             ui.button("Try again", on_click=retry).props("outline no-caps")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ops.dashboard.node_client.choice import STALE_SECONDS
+from ops.dashboard.node_client.failures import ReadFailed
 
 Level = Literal["good", "warning", "bad"]
 
@@ -33,21 +34,18 @@ class Freshness:
     read_at: float = 0.0
     renewing: bool = True
     moved_from: tuple[str, str] | None = None
-    failure: str | None = None
+    failure: ReadFailed | None = None
 
 
 def describe(shown: Freshness, now: float) -> tuple[Level, str, str]:
     """How good that is, one short line, and a longer one that explains it."""
     since = max(0.0, now - shown.read_at)
     if not shown.node:
-        return ("bad", "no node answers", shown.failure) if shown.failure else ("warning", "reading …", "")
+        failure = shown.failure
+        return ("bad", failure.title.lower(), str(failure)) if failure else ("warning", "reading …", "")
     if shown.failure or (shown.renewing and since > STOPPED_SECONDS):
-        why = shown.failure or "no further answer came"
-        return (
-            "bad",
-            f"as of {duration(since)} ago",
-            f"No node answers now ({why}). This was read from {shown.node}.",
-        )
+        why = f"{shown.failure.title}: {shown.failure}" if shown.failure else "No further answer came."
+        return "bad", f"as of {duration(since)} ago", f"{why} (This was read from {shown.node}.)"
     behind = shown.age_seconds
     read = "" if shown.renewing or since < JUST_NOW_SECONDS else f" · read {duration(since)} ago"
     text = f"{shown.node} · {'up to date' if behind < 1 else f'{duration(behind)} behind'}{read}"

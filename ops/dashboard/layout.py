@@ -12,7 +12,8 @@ from nicegui import ui
 from pydantic import BaseModel
 
 from ops.dashboard.freshness import Freshness, describe
-from ops.dashboard.node_client.reader import Answer, NodeReader, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import ReadFailed
+from ops.dashboard.node_client.reader import Answer, NodeReader
 from ops.dashboard.theme import Theme, chosen_theme
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -83,11 +84,10 @@ class Page:
         )
         self._draw()
 
-    def failed(self, error: NoNodeAnswers | NodeRefused) -> None:
+    def failed(self, error: ReadFailed) -> None:
         """What the page shows could not be renewed."""
-        if isinstance(error, NoNodeAnswers):
-            self._shown = replace(self._shown, failure=str(error))
-            self._draw()
+        self._shown = replace(self._shown, failure=error)
+        self._draw()
 
     def _draw(self) -> None:
         level, text, explanation = describe(self._shown, time.time())

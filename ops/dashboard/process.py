@@ -24,13 +24,16 @@ class DashboardFailed(Exception):
 
 
 @asynccontextmanager
-async def running_dashboard(nodes: Sequence[str], listen: str, log: Path) -> AsyncIterator[str]:
+async def running_dashboard(
+    nodes: Sequence[str], listen: str, log: Path, *, allowed_hosts: Sequence[str] = ()
+) -> AsyncIterator[str]:
     """A dashboard that answers; yields its URL, and ends it.
 
     Args:
         nodes: HTTP addresses of nodes.
         listen: Where it serves, `host:port`.
         log: Where its complaints go.
+        allowed_hosts: Further names by which browsers may ask it.
 
     Raises:
         DashboardFailed: It ended, or did not answer in time.
@@ -40,6 +43,7 @@ async def running_dashboard(nodes: Sequence[str], listen: str, log: Path) -> Asy
             *(sys.executable, "-I", "-S", dies_with_parent.__file__, str(os.getpid())),
             *COMMAND,
             *("--nodes", ",".join(nodes), "--listen", listen),
+            *(part for host in allowed_hosts for part in ("--allowed-host", host)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=complaints,

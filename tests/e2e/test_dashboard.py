@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
@@ -17,6 +19,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLAKY = "db5b5fab-8f4d-4e27-9da1-494c73cf256d"
 LONG = 500
+LAST_LAGS = """Object.fromEntries(
+    getElement(document.querySelector('.chart').id.slice(1)).chart.getOption().series
+        .map(line => [line.name, line.data.at(-1)[1]]))"""
+"""What the chart of the lag shows at its right end, in seconds by node."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,6 +49,24 @@ async def test_the_cluster_page_shows_roles_positions_lag_and_spares_the_primary
         await expect(page.locator(".chart canvas")).to_be_visible()
         await expect(page.locator(".freshness")).to_contain_text(f"{standbys[0]}, {standbys[1]} · up to date")
         await shown.picture(page, "cluster-light")
+
+
+async def test_the_lag_of_a_stopped_standby_rises_and_falls_when_it_runs_again(shown: Stage) -> None:
+    _, (stopped, other) = await roles(shown.cluster)
+    pid = shown.cluster.pid(stopped)
+    assert pid is not None
+    async with shown.page("/") as page:
+        lag = f"{LAST_LAGS}['{stopped}']"
+        await page.wait_for_function(f"{lag} < 1")
+        os.killpg(pid, signal.SIGSTOP)
+        try:
+            await page.wait_for_function(f"{lag} > 5")
+            assert await page.evaluate(f"{LAST_LAGS}['{other}']") < 2
+            await shown.picture(page, "cluster-stopped-standby")
+        finally:
+            os.killpg(pid, signal.SIGCONT)
+        await page.wait_for_function(f"{lag} < 1")
+        await shown.picture(page, "cluster-standby-back")
 
 
 async def test_sessions_are_searched_filtered_and_opened_by_keyboard_alone(shown: Stage) -> None:

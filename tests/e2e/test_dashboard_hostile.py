@@ -39,6 +39,8 @@ ATTACKS = [
     f'[ref]\n\n[ref]: javascript:{RUN} "title"',
 ]
 MEGABYTE = 1 << 20
+DEEP, DEEPEST = 1020, 1023
+"""Lists within each other: fewer than an answer of a node may hold, and the most that the cluster takes."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -181,12 +183,35 @@ async def test_invalid_utf_8_gets_into_no_transcript_and_the_rest_of_its_file_is
         await expect(page.locator(".said-body")).to_have_text("what is left")
 
 
-async def test_an_entry_that_cannot_be_taken_apart_is_reported_and_the_node_stays_a_choice(shown: Stage) -> None:
+def nested(depth: int) -> bytes:
+    return b'{"role": "user", "content": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+async def test_what_is_nested_too_deeply_to_be_drawn_is_a_note_beside_the_rest(shown: Stage) -> None:
     session = await shown.client.create_session(title="deep")
-    depth = 1020
-    payload = b'{"role": "user", "content": ' + b"[" * depth + b"]" * depth + b"}"
-    await shown.client.append(session.session_id, "message", payload)
+    await shown.client.append(session.session_id, "message", nested(DEEP))
     async with shown.page(f"/sessions/{session.session_id}") as page:
-        await expect(page.locator(".item, .state-error").first).to_be_visible()
+        await expect(page.locator(".item")).to_contain_text("nested too deeply to be shown")
+
+
+async def test_an_entry_that_cannot_be_taken_apart_is_reported_and_the_node_stays_a_choice(shown: Stage) -> None:
+    session = await shown.client.create_session(title="deepest")
+    await shown.client.append(session.session_id, "message", nested(DEEPEST))
+    async with shown.page(f"/sessions/{session.session_id}") as page:
+        await expect(page.locator(".state-error")).to_contain_text("This cannot be shown")
         await page.goto(f"{shown.url}/sessions")
         await expect(page.locator("tbody tr").first).to_be_visible()
+
+
+async def test_a_session_whose_next_entry_cannot_be_taken_apart_says_that_it_is_live_no_more(shown: Stage) -> None:
+    session = await shown.client.create_session(title="deepest, later")
+    await shown.client.append(session.session_id, "message", {"role": "user", "content": "before it"})
+    async with shown.page(f"/sessions/{session.session_id}") as page:
+        await expect(page.locator(".freshness")).to_contain_text("up to date")
+        await expect(page.get_by_text("live", exact=True)).to_be_visible()
+        await shown.client.append(session.session_id, "message", nested(DEEPEST))
+        await expect(page.locator(".state-error")).to_contain_text("This cannot be shown")
+        await expect(page.get_by_text("live", exact=True)).to_be_hidden()
+        await expect(page.get_by_text("before it")).to_be_visible()
+        await expect(page.locator(".freshness")).to_contain_text("as of")
+        await shown.picture(page, "hostile-follow-ended")

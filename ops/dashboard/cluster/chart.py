@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ops.dashboard.cluster.watch import LagSample
+from ops.dashboard.cluster.lag_history import LagSample
 
 SHOWN_SECONDS = 300.0
 LEAST_SHOWN_SECONDS = 30.0

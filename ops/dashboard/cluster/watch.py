@@ -9,20 +9,12 @@ from typing import NamedTuple
 
 from ops.cluster_routes import ClusterResponse
 from ops.dashboard.cluster.changes import Change, changes
+from ops.dashboard.cluster.lag_history import LagHistory, own_lag
 from ops.dashboard.cluster.picture import Picture, draw
 from ops.dashboard.node_client.reader import NodeReader
 
 INTERVAL_SECONDS = 1.0
-MAX_SAMPLES = 900
-"""Of lag for each node: a quarter of an hour."""
 MAX_CHANGES = 200
-
-
-class LagSample(NamedTuple):
-    """A node's lag in the group where it is furthest behind, at a time in seconds since 1970."""
-
-    at: float
-    seconds: float
 
 
 class SeenChange(NamedTuple):
@@ -40,7 +32,7 @@ class ClusterWatch:
         seen_at: When a node last answered, in seconds since 1970; 0: never.
         source: The nodes whose views the picture was made of.
         failures: Why nodes did not answer the last time, by node.
-        lags: Samples of each standby, the oldest first.
+        lag: How far each standby was behind.
         seen: Changes, the newest first.
     """
 
@@ -51,17 +43,13 @@ class ClusterWatch:
         self.seen_at = 0.0
         self.source: tuple[str, ...] = ()
         self.failures: dict[str, str] = {}
-        self.lags: dict[str, deque[LagSample]] = {}
+        self.lag = LagHistory()
         self.seen: deque[SeenChange] = deque(maxlen=MAX_CHANGES)
 
     @property
     def age_seconds(self) -> float:
         """How far the freshest of the nodes that were asked is behind."""
-        ages = [
-            max((group.lag.seconds for group in view.groups if group.lag is not None), default=0.0)
-            for view in self._views.values()
-        ]
-        return min(ages, default=0.0)
+        return min((own_lag(view) or 0.0 for view in self._views.values()), default=0.0)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -89,7 +77,4 @@ class ClusterWatch:
         if self.picture is not None:
             self.seen.extendleft(SeenChange(now, change) for change in changes(self.picture, picture))
         self.picture, self.seen_at, self.source = picture, now, tuple(sorted(answers))
-        for node_id, view in answers.items():
-            own = [group.lag.seconds for group in view.groups if group.lag is not None]
-            if own:
-                self.lags.setdefault(node_id, deque(maxlen=MAX_SAMPLES)).append(LagSample(now, max(own)))
+        self.lag.add(now, picture, answers)

@@ -14,7 +14,8 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from ops.cluster_routes import ClusterResponse
-from ops.dashboard.node_client.choice import KnownNode, NodeChoice
+from ops.dashboard.node_client.choice import MAX_NODES, KnownNode, NodeChoice
+from ops.dashboard.node_client.failures import DashboardBusy, NodeRefused, NoNodeAnswers
 from ops.dashboard.node_client.server_sent_events import EventStream, EventTooLarge
 from ops.dashboard.paths import session_path
 from replica.reading.http_freshness import AGE_HEADER
@@ -25,6 +26,8 @@ READ_SECONDS = 10.0
 WATCH_SECONDS = 2.0
 FOLLOW_SECONDS = 15.0
 """A node says on a followed session that nothing came more often than this."""
+TURN_SECONDS = 10.0
+"""A read waits so long for one of the dashboard's connections."""
 AGAIN_SECONDS = 0.1
 """Before a stream that broke goes on: nodes that end each stream at once are not asked without a pause."""
 MAX_ANSWER_BYTES = 384 << 20
@@ -33,32 +36,7 @@ MAX_CONNECTIONS = 32
 MAX_FOLLOWED = 100
 """Sessions that are followed live at once, all viewers together."""
 
-UNREADABLE = "unreadable"
-"""The code of an answer that is nested too deeply, or is no UTF-8."""
-
 Content = TypeVar("Content", bound=BaseModel)
-
-
-class NoNodeAnswers(Exception):
-    """No node could be read; `reasons` says for each why."""
-
-    def __init__(self, reasons: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{node}: {reason}" for node, reason in reasons.items()) or "no node is known")
-        self.reasons = dict(reasons)
-
-
-class NodeRefused(Exception):
-    """A node refused the request, and so would any other: it is wrong, or what it names is not there.
-
-    Attributes:
-        status: The HTTP status.
-        code: As `agent_core.errors` names it.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class _CannotServe(Exception):
@@ -123,10 +101,14 @@ class NodeReader:
     def __init__(self, choice: NodeChoice, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Asks nothing yet; `transport` takes the place of the network in tests."""
         self.choice = choice
-        timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx.AsyncClient(
-            timeout=timeout,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            trust_env=False,
+            transport=transport,
+        )
+        # Each node is watched by one connection: whatever viewers do, nobody waits for it, and no node looks dead.
+        self._watch = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=MAX_NODES),
             trust_env=False,
             transport=transport,
         )
@@ -143,6 +125,7 @@ class NodeReader:
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
+        await self._watch.aclose()
         await self._streams.aclose()
 
     async def get(
@@ -153,6 +136,7 @@ class NodeReader:
         Raises:
             NoNodeAnswers: None did.
             NodeRefused: The request is wrong, or names what is not there.
+            DashboardBusy: Too many other reads wait for their answers.
         """
         return await self._read("GET", path, content, parameters=parameters)
 
@@ -164,13 +148,18 @@ class NodeReader:
         Raises:
             NoNodeAnswers: None did.
             NodeRefused: The request is wrong.
+            DashboardBusy: Too many other reads wait for their answers.
         """
         return await self._read("POST", path, content, body=orjson.dumps(body), timeout_seconds=timeout_seconds)
 
     async def cluster_view(self, node: KnownNode) -> ClusterResponse | None:
         """How one node sees the cluster, learnt from at once; None when it does not answer."""
         try:
-            answer = await self._ask(node, "GET", "/v1/cluster", ClusterResponse, timeout_seconds=WATCH_SECONDS)
+            answer = await self._ask(
+                self._watch, node, "GET", "/v1/cluster", ClusterResponse, timeout_seconds=WATCH_SECONDS
+            )
+        except DashboardBusy:
+            return None
         except (_CannotServe, NodeRefused) as error:
             self.choice.failed(node.address, str(error), time.monotonic())
             return None
@@ -184,6 +173,7 @@ class NodeReader:
         Raises:
             NoNodeAnswers: None could be followed.
             NodeRefused: There is no such session.
+            DashboardBusy: As many sessions as may be are followed already.
         """
         reasons: dict[str, str] = {}
         while True:
@@ -227,6 +217,10 @@ class NodeReader:
                                 yield CaughtUp(node.name, age)
                             case "error":
                                 raise _CannotServe(str(orjson.loads(event.data)["message"]), gone=False)
+        except httpx.PoolTimeout as error:
+            raise DashboardBusy(
+                f"It follows {MAX_FOLLOWED} sessions live already; this one goes on when a viewer leaves another."
+            ) from error
         except httpx.HTTPError as error:
             raise _CannotServe(_reason(error)) from error
         except (EventTooLarge, ValidationError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -246,7 +240,14 @@ class NodeReader:
         for node in self.choice.order():
             try:
                 answer = await self._ask(
-                    node, method, path, content, parameters=parameters, body=body, timeout_seconds=timeout_seconds
+                    self._http,
+                    node,
+                    method,
+                    path,
+                    content,
+                    parameters=parameters,
+                    body=body,
+                    timeout_seconds=timeout_seconds,
                 )
             except _CannotServe as error:
                 reasons[node.name] = str(error)
@@ -258,6 +259,7 @@ class NodeReader:
 
     async def _ask(
         self,
+        http: httpx.AsyncClient,
         node: KnownNode,
         method: str,
         path: str,
@@ -267,10 +269,10 @@ class NodeReader:
         body: bytes | None = None,
         timeout_seconds: float,
     ) -> Answer[Content]:
-        timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS)
+        timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=TURN_SECONDS)
         headers = {} if body is None else {"content-type": "application/json"}
         try:
-            async with self._http.stream(
+            async with http.stream(
                 method,
                 f"http://{node.address}{path}",
                 params=dict(parameters or {}),
@@ -279,6 +281,10 @@ class NodeReader:
                 timeout=timeout,
             ) as response:
                 text = await _bounded(response)
+        except httpx.PoolTimeout as error:
+            raise DashboardBusy(
+                f"It reads {MAX_CONNECTIONS} answers at once already, none of which came in time. Try again later."
+            ) from error
         except httpx.HTTPError as error:
             raise _CannotServe(_reason(error)) from error
         if response.status_code != httpx.codes.OK:

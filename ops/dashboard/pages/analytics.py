@@ -18,7 +18,8 @@ from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.components import empty_state, error_state, heading, loading_state, section
 from ops.dashboard.freshness import duration
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import NodeReader, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import ReadFailed
+from ops.dashboard.node_client.reader import NodeReader
 from ops.dashboard.transcript.visible import one_line
 from replica.reading.http_models import QueryResponse
 
@@ -112,7 +113,7 @@ class _AnalyticsView:
                 self._rows(questions.workspaces_sql, questions.workspaces_of, today),
                 self._rows(questions.active_sql, questions.active_of, today),
             )
-        except (NoNodeAnswers, NodeRefused) as error:
+        except ReadFailed as error:
             self._results.clear()
             with self._results:
                 self._page.failed(error)

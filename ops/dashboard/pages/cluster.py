@@ -13,7 +13,8 @@ from ops.dashboard.cluster.chart import lag_chart
 from ops.dashboard.cluster.watch import INTERVAL_SECONDS, ClusterWatch
 from ops.dashboard.components import error_state, heading, loading_state, section
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import NodeReader, NoNodeAnswers
+from ops.dashboard.node_client.failures import NoNodeAnswers
+from ops.dashboard.node_client.reader import NodeReader
 
 
 def register(_: FastAPI, reader: NodeReader, watch: ClusterWatch) -> None:
@@ -43,6 +44,9 @@ class _ClusterView:
                 self._groups = ui.html("", sanitize=False)
             with section("Lag of the standbys, in seconds"):
                 self._chart = ui.echart(lag_chart({}, time.time())).classes("chart")
+                ui.label(
+                    "While a standby does not answer, its line counts from when it last had everything."
+                ).classes("muted small")
             with section("Nodes"):
                 self._nodes = ui.html("", sanitize=False)
             with section("What happened"):
@@ -72,7 +76,7 @@ class _ClusterView:
         self._set(self._groups, tables.groups(picture))
         self._set(self._nodes, tables.nodes(picture, watch.failures))
         self._set(self._changes, tables.changes(watch.seen))
-        self._chart.options.update(lag_chart(watch.lags, time.time()))
+        self._chart.options.update(lag_chart(watch.lag.samples, time.time()))
 
     @staticmethod
     def _set(element: ui.html, content: Markup) -> None:

@@ -9,7 +9,8 @@ from fastapi import FastAPI, Path
 from fastapi.responses import PlainTextResponse
 
 from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.node_client.reader import NodeReader, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
+from ops.dashboard.node_client.reader import NodeReader
 from ops.dashboard.paths import session_path
 from replica.reading.http_models import TranscriptResponse
 
@@ -27,8 +28,8 @@ def register(app: FastAPI, reader: NodeReader, _: ClusterWatch) -> None:
             answer = await reader.get(f"{session_path(session_id)}/transcript", TranscriptResponse, parameters)
         except NodeRefused as error:
             return PlainTextResponse(str(error), error.status if error.status >= 400 else 502, HEADERS)
-        except NoNodeAnswers as error:
-            return PlainTextResponse(f"No node answers: {error}", 503, HEADERS)
+        except ReadFailed as error:
+            return PlainTextResponse(f"{error.title}: {error}", 503, HEADERS)
         entry = next(iter(answer.content.entries), None)
         if entry is None or entry.seq != seq:
             return PlainTextResponse(f"The session has no entry {seq}.", 404, HEADERS)

@@ -11,14 +11,8 @@ from nicegui import background_tasks, ui
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.components import empty_state, error_state, heading, loading_state
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import (
-    CaughtUp,
-    FollowedEntry,
-    Interrupted,
-    NodeReader,
-    NodeRefused,
-    NoNodeAnswers,
-)
+from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
+from ops.dashboard.node_client.reader import CaughtUp, FollowedEntry, Interrupted, NodeReader
 from ops.dashboard.paths import raw_entries, session_page, session_path
 from ops.dashboard.transcript.conversation import Conversation, Item
 from ops.dashboard.transcript.rendering import clock, render
@@ -34,6 +28,7 @@ MAX_WAITING = 500
 """Entries that have come and are not shown yet; a stream that brings more waits."""
 MAX_SHOWN = 3 * WINDOW
 """Items of a page that is followed; past it the first ones leave."""
+NOT_FOUND = "session_not_found"
 SHOW_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 
@@ -82,12 +77,12 @@ class _SessionView:
         self._failed = False
         try:
             session, ahead = await self._read()
-        except (NoNodeAnswers, NodeRefused) as error:
+        except ReadFailed as error:
             self._failed = True
             self._page.failed(error)
             self._body.clear()
             with self._body:
-                if isinstance(error, NodeRefused) and error.code == "session_not_found":
+                if isinstance(error, NodeRefused) and error.code == NOT_FOUND:
                     empty_state("No such session", "It may not have reached this standby yet.", icon="search_off")
                     ui.link("All sessions", "/sessions").classes("state-link")
                 else:
@@ -169,7 +164,8 @@ class _SessionView:
                 ui.link("Later", session_page(self._session_id, window.later))
                 ui.link("Latest", session_page(self._session_id))
             elif place == "top":
-                with ui.element("span").classes("live"):
+                self._live = ui.element("span").classes("live")
+                with self._live:
                     ui.label("live")
 
     def _show(self, items: list[Item]) -> None:
@@ -210,12 +206,16 @@ class _SessionView:
                         case Interrupted():
                             continue
                     with self._body:
+                        self._live.set_visibility(True)
                         self._page.fresh(node, age)
-            except (NoNodeAnswers, NodeRefused) as error:
+            except ReadFailed as error:
                 with self._body:
+                    self._live.set_visibility(False)
                     self._page.failed(error)
-                if isinstance(error, NodeRefused):
-                    return
+                    if isinstance(error, NodeRefused) and error.code != NOT_FOUND:
+                        error_state(error)
+                        return
+            # A session that is not found may not have reached the node that is read now.
             await asyncio.sleep(RETRY_SECONDS)
 
 

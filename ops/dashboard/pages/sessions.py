@@ -13,7 +13,8 @@ from nicegui import ui
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.components import empty_state, error_state, heading, loading_state
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import NodeReader, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
+from ops.dashboard.node_client.reader import NodeReader
 from ops.dashboard.session_filter import MAX_CHARACTERS, SessionSearch
 from ops.dashboard.transcript.rendering import clock
 from ops.dashboard.transcript.visible import one_line
@@ -85,8 +86,8 @@ class _SessionList:
         search = self._search
         try:
             answer = await self._reader.get("/v1/sessions", SessionsResponse, search.parameters)
-        except (NoNodeAnswers, NodeRefused) as error:
-            self._failed = isinstance(error, NoNodeAnswers)
+        except ReadFailed as error:
+            self._failed = not isinstance(error, NodeRefused)
             self._page.failed(error)
             self._results.clear()
             with self._results:

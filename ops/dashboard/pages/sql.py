@@ -14,7 +14,8 @@ from nicegui import background_tasks, ui
 from ops.dashboard.cluster.watch import ClusterWatch
 from ops.dashboard.components import empty_state, error_state, heading
 from ops.dashboard.layout import Page, frame
-from ops.dashboard.node_client.reader import NodeReader, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
+from ops.dashboard.node_client.reader import NodeReader
 from ops.dashboard.sql import export
 from ops.dashboard.sql.catalogue import TABLES, Table
 from ops.dashboard.sql.chart import MAX_POINTS, chosen_columns, result_chart
@@ -158,7 +159,7 @@ class _SqlView:
             if self._query is asyncio.current_task():
                 self._running(on=False)
             raise
-        except (NoNodeAnswers, NodeRefused) as error:
+        except ReadFailed as error:
             self._say(f"failed after {self._took()}")
             self._show_error(error)
         else:
@@ -184,12 +185,12 @@ class _SqlView:
     def _say(self, text: str) -> None:
         self._progress.set_text(text)
 
-    def _show_error(self, error: NoNodeAnswers | NodeRefused) -> None:
+    def _show_error(self, error: ReadFailed) -> None:
         self._answer = None
         self._results.clear()
         with self._results:
             self._page.failed(error)
-            if isinstance(error, NoNodeAnswers):
+            if not isinstance(error, NodeRefused):
                 error_state(error, self.run)
                 return
             with ui.element("section").classes("card sql-error").props("role=alert"):

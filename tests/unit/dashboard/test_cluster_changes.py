@@ -5,9 +5,9 @@ from __future__ import annotations
 from ops.cluster_routes import ClusterResponse
 from ops.dashboard.cluster.changes import changes
 from ops.dashboard.cluster.chart import LEAST_SECONDS, lag_chart
+from ops.dashboard.cluster.lag_history import LagSample
 from ops.dashboard.cluster.picture import Picture, draw
 from ops.dashboard.cluster.tables import groups, size
-from ops.dashboard.cluster.watch import LagSample
 from tests.unit.dashboard.views import view
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from ops.dashboard.freshness import STOPPED_SECONDS, Freshness, describe, duration
+from ops.dashboard.node_client.failures import DashboardBusy, NoNodeAnswers
 from ops.dashboard.session_filter import MAX_CHARACTERS, PAGE_SIZE, SessionSearch
 
 
 def test_before_the_first_answer_it_reads_or_says_why_not() -> None:
     assert describe(Freshness(), 0)[:2] == ("warning", "reading …")
-    assert describe(Freshness(failure="node-1: gone"), 0) == ("bad", "no node answers", "node-1: gone")
+    assert describe(Freshness(failure=NoNodeAnswers({"node-1": "gone"})), 0) == (
+        "bad",
+        "no node answers",
+        "node-1: gone",
+    )
 
 
 def test_a_fresh_answer_names_the_node() -> None:
@@ -29,13 +34,18 @@ def test_a_page_that_does_not_renew_itself_says_when_it_was_read() -> None:
 def test_a_page_that_should_renew_itself_and_does_not_is_bad() -> None:
     level, text, why = describe(Freshness("node-2", 0.0, 100.0), 101.0 + STOPPED_SECONDS)
     assert (level, text) == ("bad", "as of 16 s ago")
-    assert "no further answer came" in why
+    assert "No further answer came" in why
 
 
 def test_a_failure_says_since_when_and_a_move_from_where() -> None:
-    assert describe(Freshness("node-2", 0.0, 100.0, failure="all gone"), 130.0)[1] == "as of 30 s ago"
+    assert describe(Freshness("node-2", 0.0, 100.0, failure=NoNodeAnswers({})), 130.0)[1] == "as of 30 s ago"
     moved = Freshness("node-3", 0.0, 100.0, moved_from=("node-2", "it refuses connections"))
     assert "Before it node-2 was read: it refuses connections." in describe(moved, 100.0)[2]
+
+
+def test_a_busy_dashboard_accuses_no_node() -> None:
+    why = describe(Freshness("node-2", 0.0, 100.0, failure=DashboardBusy("too many viewers")), 130.0)[2]
+    assert why == "The dashboard is busy: too many viewers (This was read from node-2.)"
 
 
 def test_lengths_of_time_are_told_as_people_say_them() -> None:

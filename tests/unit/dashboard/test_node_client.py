@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import httpx
 import orjson
@@ -10,17 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ops.dashboard.node_client import reader as reader_module
 from ops.dashboard.node_client.choice import NodeChoice
+from ops.dashboard.node_client.failures import DashboardBusy, NodeRefused, NoNodeAnswers
 from ops.dashboard.node_client.reader import (
     CaughtUp,
+    Followed,
     FollowedEntry,
     Interrupted,
     NodeReader,
-    NodeRefused,
-    NoNodeAnswers,
 )
 from ops.dashboard.node_client.server_sent_events import EventStream, ServerSentEvent
 from replica.reading.http_models import SessionsResponse
+from tests.unit.dashboard.views import view
 
 Answering = Callable[[httpx.Request], httpx.Response]
 GOOD = httpx.Response(200, headers={"Headwater-Age-Seconds": "0.25"}, json={
@@ -132,3 +136,73 @@ def test_a_stream_may_arrive_in_any_pieces(numbers: list[int], data: st.DataObje
         rest = rest[size:]
     assert [orjson.loads(event.data)["seq"] for event in events] == numbers
     assert {event.name for event in events} == {"entry"}
+
+
+async def all_of(followed: AsyncIterator[Followed]) -> list[Followed]:
+    return [each async for each in followed]
+
+
+@asynccontextmanager
+async def node_that_never_answers() -> AsyncIterator[str]:
+    """The address of a server that takes every request and answers none."""
+    done = asyncio.Event()
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        done.set()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_dashboard_whose_own_connections_are_all_in_use_calls_no_node_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(reader_module, "MAX_FOLLOWED", 1)
+    monkeypatch.setattr(reader_module, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(reader_module, "TURN_SECONDS", 0.1)
+    async with node_that_never_answers() as address, NodeReader(NodeChoice([address])) as reader:
+        held = [
+            asyncio.create_task(reader.get("/v1/sessions", SessionsResponse)),
+            asyncio.create_task(all_of(reader.follow("s", after_seq=0))),
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(DashboardBusy):
+            await reader.get("/v1/sessions", SessionsResponse)
+        with pytest.raises(DashboardBusy, match="follows 1 sessions"):
+            await anext(reader.follow("s", after_seq=0))
+        assert reader.choice.nodes[0].failure is None
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
+
+async def test_the_cluster_is_watched_while_reads_have_every_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "MAX_CONNECTIONS", 1)
+    cluster = view("node-2", {0: ("node-1", 1)}).model_dump_json().encode()
+
+    async def answer_views(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET /v1/cluster "):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(cluster) + cluster)
+        else:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer_views, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with NodeReader(NodeChoice([f"{host}:{port}"])) as reader:
+            held = asyncio.create_task(reader.get("/v1/sessions", SessionsResponse))
+            await asyncio.sleep(0)
+            seen = await reader.cluster_view(reader.choice.nodes[0])
+            assert seen is not None
+            assert reader.choice.nodes[0].failure is None
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
