@@ -76,8 +76,8 @@ async def followers(cluster: LocalCluster, *node_ids: str) -> AsyncIterator[list
 
 
 async def primary_of(address: str) -> str:
-    async with grpc.aio.insecure_channel(address) as channel:
-        primary = (await Operator(channel).ask()).map.placements[0].primary
+    async with Operator(address) as operator:
+        primary = (await operator.ask()).map.placements[0].primary
     assert primary is not None
     return primary
 
@@ -94,8 +94,8 @@ async def test_followers_of_a_standby_go_on_through_a_switch_over_and_the_death_
             await running.more(20)
             async with followers(cluster, first, second, third) as followed:
                 await running.more(20)
-                async with grpc.aio.insecure_channel(addresses[0]) as channel:
-                    await Operator(channel).switch_over(0, second)
+                async with Operator(addresses[0]) as operator:
+                    await operator.switch_over(0, second)
                 await running.more(20)
                 await until(lambda: all(len(each.seqs) >= running.acknowledged for each in followed))
             # Of the next two nobody leads yet, and one will.
