@@ -38,8 +38,8 @@ RELEASE_SECONDS = 0.1
 """How long a nominee waits for the word of the primary that hands over."""
 BEGIN_SECONDS = 1.0
 """How long a standby that says hello to a node on its way to lead waits for that, instead of being refused."""
-DISK_TROUBLE_SECONDS = 30.0
-"""How long a node whose disk made it step down does not stand for election."""
+TROUBLE_SECONDS = 30.0
+"""How long a node that its disk, or any other error, kept from leading does not stand for election."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +151,12 @@ class GroupMember:
             hears=hears,
             silent_seconds=silent_seconds,
             answered=self._answered,
-            able=following is not None and following.able and self._loop.time() >= self._unable_until,
+            able=following is not None and following.able and self._disk_works,
         )
+
+    @property
+    def _disk_works(self) -> bool:
+        return self.context.log.refusal is None and self._loop.time() >= self._unable_until
 
     @property
     def age_seconds(self) -> float:
@@ -214,6 +218,7 @@ class GroupMember:
                 # Whatever it was, a group that this node takes no part in must say so, and be tried again.
                 known = isinstance(error, HeadwaterError | OSError)
                 self.failure = str(error) if known else f"{type(error).__name__}: {error}"
+                self._unable_until = self._loop.time() + TROUBLE_SECONDS
                 log.exception("group failed", group=self.context.group)
             finally:
                 self.sealed_epoch = 0
@@ -330,7 +335,7 @@ class GroupMember:
                 ended = await term
                 log.warning("steps down", group=self.context.group, epoch=epoch, reason=ended.reason)
                 if ended.disk_failed:
-                    self._unable_until = self._loop.time() + DISK_TROUBLE_SECONDS
+                    self._unable_until = self._loop.time() + TROUBLE_SECONDS
         finally:
             self.sealed_epoch = 0
             term.cancel()

@@ -137,6 +137,11 @@ class ReplicationLog:
         return LogEnd(self.last, self._mark.position)
 
     @property
+    def refusal(self) -> str | None:
+        """Why the log refuses to go on until it is opened again; None while it does go on."""
+        return None if self._refusal is None else self._refusal[1]
+
+    @property
     def noted_committed_lsn(self) -> int:
         """Everything up to here was once known to be committed, by this process or by one before it."""
         return self._mark.committed_lsn

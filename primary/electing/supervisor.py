@@ -40,7 +40,8 @@ class GroupReport:
         hears: The primary that it follows; empty when there is none.
         silent_seconds: For how long it has not heard that primary; 0 for the primary itself.
         answered: The number of the last nomination or hand-over request that it is done with; 0 for none.
-        able: It could lead: its shards are what its log says, and its disk works.
+        able: It could lead: its shards are what its log says, its log takes records, and no error of its disk ended
+            its part in the group lately.
     """
 
     group: int
@@ -136,6 +137,8 @@ class _Group:
     handing_over: _Pending | None = None
     heir: str = ""
     """Who shall lead next, when an operator or a drain asked for it."""
+    failed_at: dict[str, float] = field(default_factory=dict)
+    """When a nomination or a term of a node last came to nothing, since the group was led well."""
     not_before: float = 0.0
     recording: float = float("-inf")
 
@@ -173,7 +176,9 @@ class Supervisor:
             if number >= len(before.placements) or before.placements[number] != placement:
                 # One hand-over for one wish: a primary without a quorum would be asked again in every epoch.
                 fulfilled = placement.primary in {None, group.heir} or group.handing_over is not None
-                self._groups[number] = _Group(healthy_at=now, heir="" if fulfilled else group.heir)
+                self._groups[number] = _Group(
+                    healthy_at=now, heir="" if fulfilled else group.heir, failed_at=group.failed_at
+                )
 
     def attend(self, node: str, now: float) -> None:
         """A node opened its stream."""
@@ -187,6 +192,14 @@ class Supervisor:
             return
         attendance.heard_at = now
         for report in reports:
+            before = attendance.reports.get(report.group)
+            if (
+                before is not None
+                and before.leads_epoch
+                and not report.leads_epoch
+                and report.group in self._groups
+            ):
+                self._groups[report.group].failed_at[node] = now
             attendance.reports[report.group] = report
 
     def leave(self, node: str) -> None:
@@ -246,6 +259,7 @@ class Supervisor:
             return self._elect(number, group, primary, now)
         if self._is_healthy(number, primary, placement.epoch, now):
             group.healthy_at, group.polled_at, group.nominated = now, None, None
+            group.failed_at.clear()
             return self._hand_over(number, group, primary, now) or self._probe_if_gone(primary, now)
         if self._is_suspect(number, primary, group, now):
             return self._elect(number, group, primary, now)
@@ -313,6 +327,7 @@ class Supervisor:
         if group.nominated is not None and not self._nomination_failed(number, group.nominated, now):
             return []
         if group.nominated is not None:
+            group.failed_at[group.nominated.node] = now
             group.nominated, group.polled_at = None, None
             group.not_before = now + RETRY_SECONDS
             self.refusals += 1
@@ -326,7 +341,7 @@ class Supervisor:
         answered = all(self._attending[voter].heard_at > group.polled_at for voter in reachable)
         if not answered and now - group.polled_at < POLL_SECONDS:
             return []
-        candidate = self._furthest(number, reachable, group.heir, now)
+        candidate = self._furthest(number, reachable, group, now)
         if candidate is None:
             return []
         self.nominations += 1
@@ -350,7 +365,7 @@ class Supervisor:
         newest = max(attendance.since for attendance in attending)
         return missing <= expected or now - newest >= self._timeout
 
-    def _furthest(self, number: int, reachable: Iterable[str], heir: str, now: float) -> str | None:
+    def _furthest(self, number: int, reachable: Iterable[str], group: _Group, now: float) -> str | None:
         reports = {
             voter: report
             for voter in reachable
@@ -361,10 +376,13 @@ class Supervisor:
         equals = [voter for voter, report in reports.items() if report.last == furthest]
         # A draining node leads rather than nobody: its log may be the only one that is far enough.
         equals = [voter for voter in equals if not self._map.member(voter).draining] or equals
-        if heir in equals:
-            return heir
-        burden = self._burden()
-        return min(equals, key=lambda voter: (burden[voter], voter), default=None)
+        if group.heir in equals:
+            return group.heir
+        burden, failed_at = self._burden(), group.failed_at
+        # Whoever failed last comes last: it may lead nothing just because it cannot.
+        return min(
+            equals, key=lambda voter: (failed_at.get(voter, float("-inf")), burden[voter], voter), default=None
+        )
 
     def _burden(self) -> Mapping[str, int]:
         """How many groups each voter leads, or is about to."""

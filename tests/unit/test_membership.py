@@ -30,7 +30,7 @@ class Life:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(membership, "START_AGAIN_SECONDS", 0.01)
         context = self.context = MagicMock(group=0, node_id="a")
-        context.log.last = START
+        context.log.last, context.log.refusal = START, None
         context.configuration.election.failure_timeout_seconds = 1.0
         context.cluster.voters.return_value = [SimpleNamespace(node_id=name) for name in "abc"]
         context.voter = SimpleNamespace(
@@ -94,3 +94,20 @@ async def test_a_term_that_ends_by_any_error_is_told_and_the_node_follows_again(
         await until(lambda: life.member.following is not None)
     assert [entry["log_level"] for entry in logs if entry["event"] == "group failed"] == ["error"]
     assert (life.followings, life.member.failure, life.member.leading) == (2, None, None)
+    assert not life.member.report().able, "another node should lead"
+
+
+async def test_a_node_that_cannot_keep_its_own_promise_does_not_stand_again_at_once(life: Life) -> None:
+    life.context.voter.adopt.side_effect = OSError("no space left on device")
+    await life.follow()
+    assert life.member.report().able
+    life.member.nominate(1)
+    await until(lambda: life.followings == 2 and life.member.following is not None)
+    assert not life.member.report().able
+    assert life.member.leading is None
+
+
+async def test_a_node_whose_log_refuses_to_go_on_does_not_stand(life: Life) -> None:
+    await life.follow()
+    life.context.log.refusal = "the log could not be made durable"
+    assert not life.member.report().able

@@ -219,7 +219,44 @@ def test_a_nominee_that_does_not_answer_is_given_up() -> None:
     nodes.report("b", "c")
     nodes.tick()
     nodes.now += 0.2
+    assert nominations(nodes.poll()) == [(0, "c")]
+
+
+def test_among_equals_whoever_failed_last_comes_last() -> None:
+    """However few groups it leads: a node that cannot lead would be nominated for ever."""
+    nodes = Cluster(Placement(), Placement(3, "a"), Placement(3, "a"))
+    nominated = []
+    for _ in range(6):
+        (nomination,) = [action for action in nodes.poll() if isinstance(action, Nominate)]
+        nominated.append(nomination.node)
+        nodes.answered[nomination.node] = nomination.number
+        nodes.report(*NODES)
+        assert nodes.tick() == []
+        nodes.now += 0.2
+        nodes.report(*NODES)
+    assert nominated == ["b", "c", "a", "b", "c", "a"]
+
+
+def test_a_node_whose_term_ended_while_it_attended_comes_last_among_equals() -> None:
+    nodes = Cluster(Placement(3, "a"), Placement(3, "b"), Placement(3, "b"), Placement(3, "c"), Placement(3, "c"))
+    nodes.leads["a"].clear()
+    nodes.report("a")
     assert nominations(nodes.poll()) == [(0, "b")]
+
+
+def test_a_failure_is_forgotten_once_the_group_is_led_well() -> None:
+    nodes = Cluster(Placement(3, "a"), Placement(3, "c"))
+    nodes.leads["a"].clear()
+    nodes.report("a")
+    nodes.poll()
+    nodes.leads["b"][0] = 4
+    nodes.learn(Placement(4, "b"), Placement(3, "c"))
+    nodes.report(*NODES)
+    assert nodes.tick() == []
+    nodes.die("b")
+    nodes.tick()
+    nodes.supervisor.probed("b", refused=True)
+    assert nominations(nodes.poll()) == [(0, "a")]
 
 
 def test_a_node_that_cannot_lead_is_not_nominated() -> None:
