@@ -327,10 +327,6 @@ class GroupMember:
             if hand_over.done() and not term.done():
                 request = hand_over.result()
                 await leading.hand_over(request.to)
-                self.context.voter.release()
-                # At once: the successor need not wait for this node to close its shards.
-                self.sealed_epoch = 0
-                self._on_news()
             else:
                 ended = await term
                 log.warning("steps down", group=self.context.group, epoch=epoch, reason=ended.reason)
@@ -340,10 +336,17 @@ class GroupMember:
             self.sealed_epoch = 0
             term.cancel()
             await asyncio.gather(term, return_exceptions=True)
-            await leading.stop()
-            await self._registry.release(self.context.group)
-            self.leading = None
+            # Nobody reads under its own lease any more, so that binds its vote no longer. Its successor need not
+            # wait until this node has closed its shards.
+            self._registry.step_down(self.context.group)
+            self.context.voter.release()
+            self._on_news()
             self._hand_over = None
+            try:
+                await leading.stop()
+            finally:
+                self.leading = None
+                await self._registry.release(self.context.group)
 
     def _answer(self, number: int) -> None:
         self._answered = number

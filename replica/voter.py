@@ -101,7 +101,7 @@ class Voter:
         self._raised.remove(listener)
 
     def release(self) -> None:
-        """The present primary gave up its lease: it handed over, or its process is gone."""
+        """The present primary gave up its lease: it handed over or stepped down, or its process is gone."""
         self.watch.released()
         self._released.set()
         self._released = asyncio.Event()

@@ -76,7 +76,7 @@ class PrimaryWatch:
         self.heard_at = now
 
     def released(self) -> None:
-        """The primary gave up its lease: it handed over, or its process is gone."""
+        """The primary gave up its lease: it handed over or stepped down, or its process is gone."""
         self.heard_at = float("-inf")
 
     def binding_seconds(self, now: float) -> float:

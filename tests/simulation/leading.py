@@ -150,6 +150,7 @@ class SimulatedLeading:
         self.node.sealed_epoch = 0
         self.node.attending.news()
         self.node.voter.on_raised.remove(self._own_voter_sealed)
+        self.node.voter.watch.released()
         for stream in (*self._streams.values(), *self._resyncing):
             stream.end(self.node, "handed over")
         self._streams.clear()
@@ -201,7 +202,6 @@ class SimulatedLeading:
         if not held and self.node.clock() < deadline:
             self.node.after(0.02, self._wait_for_heir, to, deadline)
             return
-        self.node.voter.watch.released()
         self._step_down("handed over")
 
     def _beat(self) -> None:

@@ -48,7 +48,8 @@ class Life:
         monkeypatch.setattr(membership, "open_epoch", AsyncMock(return_value=Opened(5)))
         self.registry = MagicMock(release=AsyncMock())
         self.tasks = LastingTasks()
-        self.member = GroupMember(context, self.registry, self.tasks, on_news=MagicMock())
+        self.on_news = MagicMock()
+        self.member = GroupMember(context, self.registry, self.tasks, on_news=self.on_news)
 
     async def _follow(self, _context: object) -> MagicMock:
         self.followings += 1
@@ -111,3 +112,37 @@ async def test_a_node_whose_log_refuses_to_go_on_does_not_stand(life: Life) -> N
     await life.follow()
     life.context.log.refusal = "the log could not be made durable"
     assert not life.member.report().able
+
+
+@pytest.mark.parametrize("ended", [TermEnded("no majority of the voters was heard"), FULL_DISK, None])
+async def test_however_a_term_ends_this_nodes_own_lease_binds_its_vote_no_longer(
+    life: Life, ended: TermEnded | Exception | None
+) -> None:
+    """Reads under it end first. Else every election after a step-down would wait for this vote, or do without."""
+    steps = MagicMock()
+    steps.attach_mock(life.registry.step_down, "ends_reads")
+    steps.attach_mock(life.context.voter.release, "lets_its_vote_go")
+    steps.attach_mock(life.on_news, "tells_the_supervisor")
+    steps.attach_mock(life.leading.stop, "closes_its_shards")
+    await life.lead()
+    steps.reset_mock()
+    if ended is None:
+        life.member.hand_over(2, "b")
+    else:
+        life.term.set_result(ended)
+    await until(lambda: life.member.leading is None)
+    assert [name for name, _, _ in steps.method_calls[:4]] == [
+        "ends_reads",
+        "lets_its_vote_go",
+        "tells_the_supervisor",
+        "closes_its_shards",
+    ]
+
+
+async def test_a_primary_whose_shards_cannot_be_closed_follows_again(life: Life) -> None:
+    life.leading.stop.side_effect = FULL_DISK
+    await life.lead()
+    life.term.set_result(TermEnded("no majority of the voters was heard"))
+    await until(lambda: life.followings == 2 and life.member.following is not None)
+    assert life.member.leading is None
+    life.registry.release.assert_awaited_once_with(0)
