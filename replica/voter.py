@@ -92,7 +92,8 @@ class Voter:
         """Call `listener` with the epoch whenever one is promised that was not promised before.
 
         It is called in the same step of the event loop in which the log's end was looked at, before the promise
-        is durable: from that step on nothing of a lower epoch may be acknowledged.
+        is durable: from that step on nothing of a lower epoch may be acknowledged. It is not taken back should the
+        promise not become durable: a primary on this node has stepped down for good.
         """
         self._raised.append(listener)
 
@@ -202,7 +203,8 @@ class Voter:
         try:
             await self._loop.run_in_executor(self._executor, self._file.keep, promise)
         except Exception as error:
-            # No one was told; the present primary may go on.
+            # No candidate was told, so this node may follow the one that leads, as before. If it led itself, it has
+            # stepped down at `_raised`, and stays so: it could not have gone on for long beside such a disk.
             self.floor = floor_before
             log.warning("a promise could not be kept", group=self._group, epoch=promise.epoch, reason=str(error))
             return error

@@ -126,10 +126,25 @@ async def test_a_voter_raises_its_floor_before_the_promise_is_written(tmp_path: 
 
 async def test_a_promise_that_cannot_be_written_was_never_given(tmp_path: Path) -> None:
     one = voter(tmp_path)
+    promised: list[int] = []
+    one.on_promised(lambda: promised.append(one.promise.epoch))
     (tmp_path / "promises").write_text("in the way")
     with pytest.raises(OSError):
         await one.seal(request(5))
-    assert (one.floor, one.promise) == (0, Promise())
+    assert (one.floor, one.promise, promised) == (0, Promise(), [])
+    (tmp_path / "promises").unlink()
+    assert (await one.seal(request(5, "b"))).sealed, "nobody was told of the promise to another candidate"
+
+
+async def test_a_primary_of_this_node_is_deposed_even_by_a_promise_that_cannot_be_written(tmp_path: Path) -> None:
+    """It must not acknowledge while that is open."""
+    one = voter(tmp_path)
+    raised: list[int] = []
+    one.on_raised(raised.append)
+    (tmp_path / "promises").write_text("in the way")
+    with pytest.raises(OSError):
+        await one.seal(request(5))
+    assert raised == [5]
 
 
 async def test_a_refusal_names_the_promise_and_the_log(tmp_path: Path) -> None:
