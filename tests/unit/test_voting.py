@@ -1,5 +1,7 @@
 import asyncio
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from structlog.testing import capture_logs
 from agent_core.control.cluster_map import Placement
 from agent_core.errors import InvalidRequest, LogDamaged, WrongCluster
 from agent_core.log.durable_mark import LogEnd
+from agent_core.log.segment import sync_directory
 from agent_core.position import START, Position
 from agent_core.quorum import majority
 from agent_core.rpc import replication_pb2 as pb
@@ -108,6 +111,32 @@ async def test_a_voter_has_promised_durably_before_it_answers(tmp_path: Path) ->
     answer = await voter(tmp_path).seal(request(5))
     assert answer.sealed
     assert promise_file(tmp_path).promise == Promise(5, "a")
+
+
+async def test_a_promise_is_safe_from_a_power_cut_before_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content first, then the name, then the directory that holds the name, then the word."""
+    one = voter(tmp_path)
+    await one.seal(request(4))
+    steps: list[str] = []
+
+    def record(step: str, function: Callable[..., object]) -> Callable[..., object]:
+        def recorded(*arguments: object) -> object:
+            outcome = function(*arguments)
+            steps.append(step)
+            return outcome
+
+        return recorded
+
+    monkeypatch.setattr(os, "fsync", record("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", record("replace", Path.replace))
+    monkeypatch.setattr("replica.promises.sync_directory", record("directory sync", sync_directory))
+    answer = await one.seal(request(5))
+    steps.append("answer")
+    assert answer.sealed
+    # The directory's sync is an fsync too.
+    assert steps == ["fsync", "replace", "fsync", "directory sync", "answer"]
 
 
 async def test_a_voter_raises_its_floor_before_the_promise_is_written(tmp_path: Path) -> None:
