@@ -10,7 +10,10 @@ CONNECT_SECONDS = 0.2
 
 
 async def refuses(address: str) -> bool:
-    """Whether nothing listens on `host:port`, told by the host itself; False when it does not say."""
+    """Whether nothing listens on `host:port`, told by the host itself; False when it does not say.
+
+    A firewall that resets connections says it too: the caller may rest reads on this, never writes.
+    """
     host, port = HostPort.parse(address)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

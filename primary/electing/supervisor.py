@@ -139,6 +139,8 @@ class _Group:
     """Who shall lead next, when an operator or a drain asked for it."""
     failed_at: dict[str, float] = field(default_factory=dict)
     """When a nomination or a term of a node last came to nothing, since the group was led well."""
+    draining_since: float | None = None
+    """Since when its primary is draining; None while it is not."""
     not_before: float = 0.0
     recording: float = float("-inf")
 
@@ -411,7 +413,12 @@ class Supervisor:
             return []
         if now < group.not_before:
             return []
-        to = group.heir or (self._successor(number, primary, now) if self._map.member(primary).draining else "")
+        to = group.heir
+        if not self._map.member(primary).draining:
+            group.draining_since = None
+        elif not to:
+            group.draining_since = now if group.draining_since is None else group.draining_since
+            to = self._successor(number, primary, now, patient=now - group.draining_since < self._timeout)
         if not to or to == primary:
             group.heir = ""
             return []
@@ -419,21 +426,27 @@ class Supervisor:
         group.handing_over = _Pending(primary, self._number(), now)
         return [AskToHandOver(primary, number, to, group.handing_over.number)]
 
-    def _successor(self, number: int, primary: str, now: float) -> str:
-        """Who takes a group from a draining node; empty when nobody can."""
+    def _successor(self, number: int, primary: str, now: float, *, patient: bool) -> str:
+        """Who takes a group from a draining node; empty when nobody can.
+
+        While `patient`, nobody does who is alone in following it while another could yet: groups spread evenly.
+        """
         burden = self._burden()
         for other in self._groups.values():
             if other.handing_over is not None and other.heir in burden:
                 burden = {**burden, other.heir: burden[other.heir] + 1}
-        able = [
-            voter
+        able = {
+            voter: report
             for voter in self._map.voters()
             if voter != primary
             and not self._map.member(voter).draining
             and (report := self._report_of(voter, number, now)) is not None
-            and report.hears == primary
-        ]
-        return min(able, key=lambda voter: (burden[voter], voter), default="")
+            and (report.able or report.hears == primary)
+        }
+        following = [voter for voter, report in able.items() if report.hears == primary]
+        if patient and len(following) < len(able):
+            return ""
+        return min(following, key=lambda voter: (burden[voter], voter), default="")
 
     def _number(self) -> int:
         self._next_number += 1

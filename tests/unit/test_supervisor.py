@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_core.control.cluster_map import ClusterMap, Member, Placement
 from agent_core.control.commands import RecordPrimary
@@ -43,6 +49,7 @@ class Cluster:
         self.silent = dict.fromkeys(NODES, 0.0)
         self.answered = dict.fromkeys(NODES, 0)
         self.able = dict.fromkeys(NODES, True)
+        self.follows = dict.fromkeys(NODES, True)
         self.attending = set(attending)
         for number, placement in enumerate(placements):
             if placement.primary in self.attending:
@@ -60,7 +67,7 @@ class Cluster:
                     group=number,
                     leads_epoch=self.leads[name].get(number, 0),
                     last=self.logs[name],
-                    hears="" if placement.primary in {name, None} else str(placement.primary),
+                    hears=(placement.primary or "") if self.follows[name] and placement.primary != name else "",
                     silent_seconds=self.silent[name],
                     answered=self.answered[name],
                     able=self.able[name],
@@ -325,6 +332,72 @@ def test_a_draining_node_hands_its_groups_to_different_nodes() -> None:
     nodes.learn(Placement(3, "a"), Placement(3, "a"), draining="a")
     asked = [action for action in nodes.tick() if isinstance(action, AskToHandOver)]
     assert {(action.group, action.to) for action in asked} == {(0, "b"), (1, "c")}
+
+
+def handed_over(actions: list[Action]) -> set[tuple[int, str]]:
+    return {(action.group, action.to) for action in actions if isinstance(action, AskToHandOver)}
+
+
+def test_a_draining_node_waits_a_moment_for_a_node_that_is_about_to_follow() -> None:
+    """Else whoever follows first gets all of its groups."""
+    nodes = Cluster(Placement(3, "a"), Placement(3, "a"))
+    nodes.follows["c"] = False
+    nodes.report("c")
+    nodes.learn(Placement(3, "a"), Placement(3, "a"), draining="a")
+    assert nodes.tick() == []
+    nodes.now += TIMEOUT / 2
+    nodes.follows["c"] = True
+    nodes.report(*NODES)
+    assert handed_over(nodes.tick()) == {(0, "b"), (1, "c")}
+
+
+def test_a_draining_node_waits_for_the_failure_timeout_only() -> None:
+    nodes = Cluster(Placement(3, "a"), Placement(3, "a"))
+    nodes.follows["c"] = False
+    nodes.report("c")
+    nodes.learn(Placement(3, "a"), Placement(3, "a"), draining="a")
+    assert nodes.tick() == []
+    nodes.now += TIMEOUT
+    nodes.report(*NODES)
+    assert handed_over(nodes.tick()) == {(0, "b"), (1, "b")}
+
+
+@pytest.mark.parametrize("why", ["it does not attend", "it cannot lead"])
+def test_a_draining_node_does_not_wait_for_who_cannot_take_a_group(why: str) -> None:
+    nodes = Cluster(Placement(3, "a"), attending=("a", "b") if why == "it does not attend" else NODES)
+    nodes.follows["c"] = nodes.able["c"] = False
+    nodes.report("c")
+    nodes.learn(Placement(3, "a"), draining="a")
+    assert handed_over(nodes.tick()) == {(0, "b")}
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 4))
+def test_however_hand_overs_interleave_and_fail_a_drained_nodes_groups_end_up_evenly_spread(
+    chance: Random, groups_each: int
+) -> None:
+    """All standbys follow; each step of a hand-over comes about in its own time, and some nominations fail."""
+    placements = [Placement(3, name) for name in NODES] * groups_each
+    nodes = Cluster(*placements)
+    nodes.learn(*placements, draining="a")
+    under_way: list[Action] = []
+    while any(placement.primary == "a" for placement in nodes.map.placements):
+        nodes.now += 0.01
+        nodes.report(*NODES)
+        under_way += nodes.tick()
+        chance.shuffle(under_way)
+        match under_way.pop() if under_way and chance.random() < 0.5 else None:
+            case AskToHandOver(node, group):
+                nodes.leads[node].pop(group, None)
+            case Nominate(node, group, number):
+                nodes.answered[node] = number
+                if chance.random() < 0.7:
+                    nodes.leads[node][group] = nodes.map.placements[group].epoch + 1
+            case Record(command):
+                changed = list(nodes.map.placements)
+                changed[command.group] = Placement(command.epoch, command.primary)
+                nodes.learn(*changed, draining="a")
+    led = Counter(placement.primary for placement in nodes.map.placements)
+    assert abs(led["b"] - led["c"]) <= 1
 
 
 def test_a_draining_node_is_nominated_when_its_log_alone_is_far_enough() -> None:
