@@ -13,7 +13,8 @@ from pathlib import Path
 from agent_core.control import cluster_map as maps
 from agent_core.control import commands
 from agent_core.errors import HeadwaterError
-from ops.control.raft import RaftTiming, ReplicatedMap
+from ops.control.raft import ReplicatedMap
+from ops.control.raft_member import RaftTiming
 
 
 def say(**fields: object) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,9 @@ from agent_core.control import commands
 from agent_core.control.cluster_map import EMPTY, ClusterMap, Member
 from agent_core.control.commands import Form, RecordPrimary, SetDraining
 from agent_core.errors import ChangeRefused, LogDamaged, OutcomeUnknown, Unavailable
-from ops.control.raft import DUMP_FILE, JOURNAL_FILE, RaftTiming, ReplicatedMap
+from ops.control.raft import ReplicatedMap
+from ops.control.raft_journal import JournalEntry, check_journal
+from ops.control.raft_member import DUMP_FILE, JOURNAL_FILE, RaftTiming
 
 MEMBER_PROGRAM = Path(__file__).with_name("raft_member.py")
 PASSWORD = "a long enough password"
@@ -247,7 +250,7 @@ async def test_what_is_refused_is_refused_alike_everywhere(members: dict[str, st
         assert "the voters are node-1, node-2, node-3 in the cluster and node-1, node-2 in" in reasons.pop()
         # What a later version might send, or somebody who got hold of the password.
         for foreign in ('{"retire": {"node_id": "node-1"}}', "nonsense", 7, None):
-            leader._replica.run(foreign)
+            leader._member._replica.run(foreign)
         agreed = await leader.propose(SetDraining("node-1", True))
         assert agreed.version == 2
         await until(lambda: all(one.map == agreed for one in started.values()))
@@ -356,6 +359,31 @@ async def test_the_journal_never_grows_by_a_hole_that_a_full_disk_could_not_fill
             await leader.propose(RecordPrimary(0, epoch - 1, epoch, "node-1"))
         after = (tmp_path / "node-1" / JOURNAL_FILE).stat()
     assert after.st_size == before.st_size <= before.st_blocks * 512
+
+
+def test_one_module_alone_knows_pysyncobj() -> None:
+    knows = re.compile(r"^\s*(import|from) pysyncobj\b", re.MULTILINE)
+    product = [
+        path for folder in ("agent_core", "primary", "replica", "ops") for path in Path(folder).rglob("*.py")
+    ]
+    assert [str(path) for path in product if knows.search(path.read_text())] == ["ops/control/raft_member.py"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "term", "problem"),
+    [
+        ([], 0, None),
+        ([(5, 1), (6, 1), (7, 4)], 4, None),
+        ([(5, 1), (7, 1)], 4, "entry 7 of term 1 follows 5 of 1"),
+        ([(5, 3), (6, 2)], 4, "entry 6 of term 2 follows 5 of 3"),
+        ([(5, 5)], 4, "a term that never began"),
+    ],
+)
+def test_a_journal_that_no_run_of_raft_wrote_is_told_from_others(
+    entries: list[tuple[int, int]], term: int, problem: str | None
+) -> None:
+    with pytest.raises(ValueError, match=problem) if problem else nullcontext():
+        check_journal([JournalEntry(*entry) for entry in entries], term)
 
 
 def test_looking_at_addresses_works_still_with_pysyncobj_imported() -> None:
