@@ -94,7 +94,10 @@ class ReusesAnEpoch(Decisions):
 
 
 class CommitsAnOldEpochByCount(Decisions):
-    """A primary counts records of earlier epochs before the one that opened its own."""
+    """A primary counts records of earlier epochs before the one that opened its own.
+
+    Seeds catch the counting, by a rule of the checkers. What it leads to is played in `test_old_epoch.py`.
+    """
 
     def tracker(self, primary: str, voters: frozenset[str], opening_lsn: int) -> CommitTracker:
         del opening_lsn
