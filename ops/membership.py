@@ -19,24 +19,20 @@ from dataclasses import dataclass
 import structlog
 
 from agent_core.errors import HeadwaterError, Unavailable
-from agent_core.log.durable_mark import MARK_FILE
-from agent_core.rpc import replication_pb2 as pb
+from ops.candidacy import Candidacy
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
 from ops.lasting_tasks import LastingTask, LastingTasks
 from ops.leading import LeadingGroup
 from ops.preparing import prepare
 from primary.electing.supervisor import GroupReport
-from primary.opening import EpochOpening, LongerLog, Opened, open_epoch, seal_over_rpc
 from primary.registry import SessionRegistry
 from replica.following import FollowerState
 
 log = structlog.get_logger(__name__)
 
 START_AGAIN_SECONDS = 1.0
-RELEASE_SECONDS = 0.1
-"""How long a nominee waits for the word of the primary that hands over."""
-BEGIN_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
 """How long a standby that says hello to a node on its way to lead waits for that, instead of being refused."""
 TROUBLE_SECONDS = 30.0
 """How long a node that its disk, or any other error, kept from leading does not stand for election."""
@@ -59,9 +55,7 @@ class GroupMember:
         failure: Why this node takes no part in the group for the moment; None while it does.
         sealed_epoch: The epoch that this node leads, from a majority's seals until it hands over; 0 while it leads
             none.
-        not_elected: Why this node, when it stood for election last, did not win; None when it did.
-        elections_won: Elections that this node stood for and won.
-        elections_lost: Elections that it stood for and did not win.
+        candidacy: How this node stands for election, and what came of it.
         step_downs: Terms as primary that ended, for whatever reason.
     """
 
@@ -85,9 +79,7 @@ class GroupMember:
         self.following: FollowingGroup | None = None
         self.leading: LeadingGroup | None = None
         self.failure: str | None = None
-        self.not_elected: str | None = None
-        self.elections_won = 0
-        self.elections_lost = 0
+        self.candidacy = Candidacy(context)
         self.step_downs = 0
         self._registry = registry
         self._tasks = tasks
@@ -99,8 +91,8 @@ class GroupMember:
         self._followed_at = self._loop.time()
         self._answered = 0
         self.sealed_epoch = 0
-        self._begun = asyncio.Event()
-        self._begun.set()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._unable_until = float("-inf")
         self._life: LastingTask | None = None
         context.voter.primary_is_gone = context.primary_is_gone
@@ -175,8 +167,8 @@ class GroupMember:
             yield self.failure
         elif self.following is None and not self.sealed_epoch:
             yield "changes its role"
-        elif self.not_elected is not None and not self.following_well:
-            yield f"this node was not elected: {self.not_elected}"
+        elif self.candidacy.not_elected is not None and not self.following_well:
+            yield f"this node was not elected: {self.candidacy.not_elected}"
 
     @property
     def following_well(self) -> bool:
@@ -193,11 +185,11 @@ class GroupMember:
             raise Unavailable(f"{self.context.node_id} does not follow group {self.context.group} at the moment")
         return await prepare(self.context, self._registry, session_ids)
 
-    async def begun(self) -> None:
+    async def settled(self) -> None:
         """Wait a moment while this node stands for election, or opens its epoch: then it is known who leads."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BEGIN_SECONDS):
-                await self._begun.wait()
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._settled.wait()
 
     def placement_changed(self) -> None:
         """The map names another primary: follow that one at once, and tell callers."""
@@ -222,7 +214,7 @@ class GroupMember:
                 log.exception("group failed", group=self.context.group)
             finally:
                 self.sealed_epoch = 0
-                self._begun.set()
+                self._settled.set()
                 self._registry.step_down(self.context.group)
             self._on_news()
             await asyncio.sleep(START_AGAIN_SECONDS if self.failure else 0)
@@ -235,7 +227,7 @@ class GroupMember:
         closing.push_async_callback(following.stop)
         self._on_news()
         try:
-            epoch = await self._elected(following)
+            epoch = await self._until_elected(following)
             unlogged = await following.shards.bring_up()
             self.following = None
             # The shards stay open until they are open for writing too: whoever closes one last must checkpoint it.
@@ -244,77 +236,31 @@ class GroupMember:
             self.following = None
             await closing.aclose()
 
-    async def _elected(self, following: FollowingGroup) -> int:
+    async def _until_elected(self, following: FollowingGroup) -> int:
+        """Stand for election whenever this node is nominated; the epoch that it leads in the end."""
         while True:
             await self._nominated.wait()
             self._nominated.clear()
-            number = self._nomination
-            epoch = await self._stand(following)
-            if epoch is not None:
-                self.sealed_epoch = epoch
-                self._registry.succession.begin(self.context.group)
-                self._answer(number)
-                return epoch
+            number, epoch = self._nomination, None
+            if following.able and await self.candidacy.may_stand():
+                self._settled.clear()
+                await following.pause()
+                epoch = await self.candidacy.stand()
+                if epoch is None:
+                    self._settled.set()
+                    following.resume()
+                else:
+                    self.sealed_epoch = epoch
+                    self._registry.succession.begin(self.context.group)
             self._answer(number)
-
-    async def _stand(self, following: FollowingGroup) -> int | None:
-        """Ask for the voters' seals: the epoch that this node leads now; None when it does not."""
-        context = self.context
-        if not following.able or not await self._primary_lets_go():
-            return None
-        over_rpc = seal_over_rpc(context.peers.stub)
-
-        async def ask(voter: str, request: pb.SealRequest) -> pb.SealResponse:
-            return await (context.voter.seal(request) if voter == context.node_id else over_rpc(voter, request))
-
-        self._begun.clear()
-        await following.pause()  # The log must not grow while the voters are asked.
-        try:
-            async with asyncio.timeout(context.configuration.election.failure_timeout_seconds):
-                outcome = await open_epoch(
-                    EpochOpening(
-                        voters=[node.node_id for node in context.cluster.voters()],
-                        last=context.log.last,
-                        promised_epoch=max(
-                            context.voter.promise.epoch, context.view.placement(context.group).epoch
-                        ),
-                    ),
-                    ask,
-                    cluster_id=context.cluster.cluster_id,
-                    group=context.group,
-                    candidate=context.node_id,
-                )
-        except TimeoutError:
-            outcome = None
-        if isinstance(outcome, Opened):
-            # After a loss on its disk a majority of the others may have elected it without its own vote.
-            await context.voter.adopt(outcome.epoch, context.node_id)
-            log.info("elected", group=context.group, epoch=outcome.epoch)
-            self.not_elected = None
-            self.elections_won += 1
-            return outcome.epoch
-        self.not_elected = (
-            why_not_leading(outcome) if isinstance(outcome, LongerLog) else "too few voters answered this candidate"
-        )
-        self.elections_lost += 1
-        log.info("not elected", group=context.group, reason=self.not_elected)
-        self._begun.set()
-        following.resume()
-        return None
-
-    async def _primary_lets_go(self) -> bool:
-        """Whether no lease of the present primary binds this node any more."""
-        voter = self.context.voter
-        if not voter.watch.binding_seconds(self._loop.time()) or await self.context.primary_is_gone():
-            return True
-        # A primary that hands over tells the supervisor and its standbys at once: either may hear first.
-        return await voter.released(RELEASE_SECONDS)
+            if epoch is not None:
+                return epoch
 
     async def _lead(
         self, epoch: int, unlogged: frozenset[int], close_standby: Callable[[], Awaitable[None]]
     ) -> None:
         async def begun() -> None:
-            self._begun.set()
+            self._settled.set()
             await close_standby()
 
         leading = self.leading = LeadingGroup(self.context, self._registry, epoch, unlogged, on_begun=begun)
@@ -351,14 +297,3 @@ class GroupMember:
     def _answer(self, number: int) -> None:
         self._answered = number
         self._on_news()
-
-
-def why_not_leading(longer: LongerLog) -> str:
-    """What keeps a candidate from leading, and what to do about it."""
-    if not longer.lost:
-        return f"the log of {longer.voter} goes further, to {longer.last}; {longer.voter} should lead the group"
-    return (
-        f"{longer.voter} once held records up to {longer.last} which its disk lost and no node that could be asked "
-        "holds; they may have been acknowledged. Bring the other voters back; or, to give these records up, stop "
-        f"{longer.voter} and remove {MARK_FILE} from its log of the group"
-    )

@@ -152,8 +152,8 @@ class NodeState:
                 promised_epoch=promise.epoch,
                 promised_to=promise.candidate,
                 lease_remaining_seconds=lease.remaining_seconds(now) if lease is not None else None,
-                won=member.elections_won,
-                lost=member.elections_lost,
+                won=member.candidacy.won,
+                lost=member.candidacy.lost,
                 step_downs=member.step_downs,
             )
 

@@ -31,7 +31,7 @@ class ReplicationService(ReplicationServicer):
             first = await anext(request_iterator, None)
             if first is None or not first.HasField("hello"):
                 raise InvalidRequest("a stream begins with a hello")
-            await self._member(first.hello.group).begun()
+            await self._member(first.hello.group).settled()
             streams = self._group(first.hello.group).streams
             if streams is None:
                 raise Unavailable(f"group {first.hello.group} is not led from here yet")

@@ -1,4 +1,4 @@
-"""A simulated node that stands for election: the order of steps of `ops/membership.py` and `primary/opening.py`."""
+"""A simulated node that stands for election: the order of steps of `ops/candidacy.py` and `primary/opening.py`."""
 
 from __future__ import annotations
 

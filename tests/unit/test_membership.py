@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from agent_core.database.build import DatabaseError
 from agent_core.position import START
-from ops import membership
+from ops import candidacy, membership
 from ops.following import FollowingGroup
 from ops.lasting_tasks import LastingTasks
 from ops.leading import LeadingGroup, TermEnded
@@ -45,7 +45,7 @@ class Life:
         self.leading = MagicMock(spec=LeadingGroup, stop=AsyncMock(), hand_over=AsyncMock(), run=self._run)
         monkeypatch.setattr(FollowingGroup, "start", self._follow)
         monkeypatch.setattr(membership, "LeadingGroup", MagicMock(return_value=self.leading))
-        monkeypatch.setattr(membership, "open_epoch", AsyncMock(return_value=Opened(5)))
+        monkeypatch.setattr(candidacy, "open_epoch", AsyncMock(return_value=Opened(5)))
         self.registry = MagicMock(release=AsyncMock())
         self.tasks = LastingTasks()
         self.on_news = MagicMock()
