@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -19,7 +19,9 @@ from ops.cluster_files import CONFIGURATION_FILE, free_ports, node_directory
 from ops.config import to_toml
 from ops.local_cluster import LocalCluster
 
-STREAM, SEAL, PREPARE = (f"/headwater.v1.Replication/{name}" for name in ("Stream", "Seal", "Prepare"))
+STREAM, RESYNC, SEAL, PREPARE = (
+    f"/headwater.v1.Replication/{name}" for name in ("Stream", "Resync", "Seal", "Prepare")
+)
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -30,6 +32,7 @@ class Relay(grpc.GenericRpcHandler):
     Attributes:
         address: Where it listens.
         tamper: Changes each message of a primary to a standby.
+        before: Awaited before a response is passed on, with its method and how many of its call went before it.
         refusals: By method, what a call of it ends with instead of being passed on.
         refused: Calls that ended so, by method.
     """
@@ -38,6 +41,7 @@ class Relay(grpc.GenericRpcHandler):
         self.address = address
         self._channel = channel
         self.tamper: Callable[[pb.FromPrimary], None] = lambda _message: None
+        self.before: Callable[[str, int], Awaitable[None]] = _at_once
         self.refusals: Mapping[str, HeadwaterError] = {}
         self.refused: dict[str, int] = {}
 
@@ -61,7 +65,10 @@ class Relay(grpc.GenericRpcHandler):
 
         task = asyncio.create_task(upwards())
         try:
+            passed_on = 0
             async for response in call:
+                await self.before(method, passed_on)
+                passed_on += 1
                 await context.write(self._tampered(response) if method == STREAM else response)
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "", error.trailing_metadata())
@@ -74,6 +81,10 @@ class Relay(grpc.GenericRpcHandler):
         message = pb.FromPrimary.FromString(response)
         self.tamper(message)
         return message.SerializeToString()
+
+
+async def _at_once(_method: str, _passed_on: int) -> None:
+    """Nothing waits."""
 
 
 @asynccontextmanager
