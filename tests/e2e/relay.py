@@ -34,7 +34,7 @@ class Relay(grpc.GenericRpcHandler):
         tamper: Changes each message of a primary to a standby.
         before: Awaited before a response is passed on, with its method and how many of its call went before it.
         refusals: By method, what a call of it ends with instead of being passed on.
-        refused: Calls that ended so, by method.
+        failures: The calls that did not end well: their methods, and what was said.
     """
 
     def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
@@ -43,7 +43,7 @@ class Relay(grpc.GenericRpcHandler):
         self.tamper: Callable[[pb.FromPrimary], None] = lambda _message: None
         self.before: Callable[[str, int], Awaitable[None]] = _at_once
         self.refusals: Mapping[str, HeadwaterError] = {}
-        self.refused: dict[str, int] = {}
+        self.failures: list[tuple[str, str]] = []
 
     def service(self, details: Any) -> Any:
         """Any method is one with a stream in either direction: on the wire all look alike."""
@@ -51,7 +51,7 @@ class Relay(grpc.GenericRpcHandler):
 
     async def _relay(self, method: str, requests: AsyncIterator[bytes], context: Context) -> None:
         if method in self.refusals:
-            self.refused[method] = self.refused.get(method, 0) + 1
+            self.failures.append((method, str(self.refusals[method])))
             await abort(context, self.refusals[method])
         call: grpc.aio.StreamStreamCall[bytes, bytes] = self._channel.stream_stream(method)(
             metadata=context.invocation_metadata()
@@ -71,6 +71,7 @@ class Relay(grpc.GenericRpcHandler):
                 passed_on += 1
                 await context.write(self._tampered(response) if method == STREAM else response)
         except grpc.aio.AioRpcError as error:
+            self.failures.append((method, error.details() or ""))
             await context.abort(error.code(), error.details() or "", error.trailing_metadata())
         finally:
             call.cancel()
