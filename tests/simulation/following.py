@@ -16,7 +16,7 @@ from agent_core.stream import to_message
 from primary.opening import Vote
 from replica.fitness import is_ahead, why_unfit
 from replica.receiving import Follow, Receiver, Refused
-from replica.standby_group import RESET_PATIENCE_SECONDS
+from replica.reset_patience import RESET_PATIENCE_SECONDS
 from tests.simulation.candidacy import SimulatedCandidacy
 from tests.simulation.network import Stream
 from tests.simulation.storage import GROUP, SHARD, Entry
