@@ -88,7 +88,7 @@ class FollowingSnapshot:
         state: What it is doing, in a word, for example "following", "connecting" or "resyncing".
         lag: How far it is behind, as it measures itself; goes on growing when the primary is gone.
         received_bytes: Records received.
-        refused_records_by_reason: Records that were not taken, for example by "checksum", "order" or "epoch".
+        refused_records_by_reason: Records that were not taken, by `RefusalReason`.
         applied_transactions: Records applied to shards.
         waiting_resyncs: Shards that wait for a resync or are in one; nothing is acknowledged meanwhile.
         resyncs: Shards made equal to the primary's by their differing pages.

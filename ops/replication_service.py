@@ -89,7 +89,8 @@ class ReplicationService(ReplicationServicer):
     def _member(self, group: int) -> GroupMember:
         member = self._members.get(group)
         if member is None:
-            raise InvalidRequest(f"group is {group}; allowed are the groups 0 to {len(self._members) - 1}")
+            known = f"the groups 0 to {len(self._members) - 1}" if self._members else "no group yet"
+            raise InvalidRequest(f"group is {group}; this node knows {known}")
         return member
 
 

@@ -33,18 +33,13 @@ from agent_core.log.record import Record, RecordCodec, RecordKind
 from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from primary.capture import CapturedTransaction, WalCapture
+from primary.entry_rows import insert_entries
 from primary.mutation import Append, Creation, Mutation
 from primary.workspace.document_changes import DocumentChanges
 from primary.workspace.document_tables import change_documents
 
 logger = structlog.get_logger(__name__)
 
-INSERT_ENTRY = "INSERT INTO entries (session, seq, kind, created_at, idempotency_key, payload) VALUES "
-VALUES_PER_ENTRY = 6
-INSERT_ENTRIES = tuple(
-    (rows, INSERT_ENTRY + ",".join(["(?,?,?,?,?,?)"] * rows)) for rows in (64, 32, 16, 8, 4, 2, 1)
-)
-"""A statement inserts one of these numbers of rows: few statements to keep compiled, few trips into SQLite."""
 INSERT_SESSION = (
     "INSERT INTO sessions (session_id, workspace, title, status, provider, model, parent_session_id, created_at,"
     " metadata, folded_updated_at) VALUES (?,?,?,?,?,?,?,?,?,?) RETURNING id"
@@ -169,25 +164,8 @@ class GroupDatabase:
         Raises:
             ShardDamaged: What SQLite committed cannot be read back from the WAL. The group must stop.
         """
-        now = _now_ms()
         written = Written(transactions)
-        records = []
-        for transaction in transactions:
-            state = self.shards[transaction.shard]
-            position = Position(self.epoch, self._last_lsn + 1)
-            try:
-                _commit(state, transaction.mutations, position, now)
-            except DatabaseError as error:
-                if state.connection.in_transaction:
-                    state.connection.execute("ROLLBACK")
-                transaction.error = error
-                continue
-            captured = _captured(state)
-            records.append(self._record(state, captured, position, now))
-            written.wal_bytes += len(captured.frames)
-            written.checkpoint_due |= state.capture.wal_bytes >= state.checkpoint_at_bytes
-            transaction.position = position
-        self._unlogged += b"".join(records)
+        self._unlogged += self._commit_all(written)
         self._log(written, on_logged)
         return written
 
@@ -259,6 +237,27 @@ class GroupDatabase:
                 state.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             state.capture.close()
             state.connection.close()
+
+    def _commit_all(self, written: Written) -> bytes:
+        """Commit a batch's transactions; the records of those that SQLite took, back to back."""
+        now = _now_ms()
+        records = []
+        for transaction in written.transactions:
+            state = self.shards[transaction.shard]
+            position = Position(self.epoch, self._last_lsn + 1)
+            try:
+                _commit(state, transaction.mutations, position, now)
+            except DatabaseError as error:
+                if state.connection.in_transaction:
+                    state.connection.execute("ROLLBACK")
+                transaction.error = error
+                continue
+            captured = _captured(state)
+            records.append(self._record(state, captured, position, now))
+            written.wal_bytes += len(captured.frames)
+            written.checkpoint_due |= state.capture.wal_bytes >= state.checkpoint_at_bytes
+            transaction.position = position
+        return b"".join(records)
 
     def _append_bare(self, kind: RecordKind, shard: int, now: int) -> Position:
         position = Position(self.epoch, self._last_lsn + 1)
@@ -364,21 +363,12 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
     """One transaction: the mutations, the fold when it is due, and the transaction's own position."""
     execute = state.connection.execute
     execute("BEGIN IMMEDIATE")
-    values: list[object] = []
-    rows = 0
+    appends: list[Append] = []
     for mutation in mutations:
         if isinstance(mutation, DocumentChanges):
             mutation.outcomes = change_documents(state.connection, mutation.workspace, mutation.changes, now)
         elif isinstance(mutation, Append):
-            values += (
-                mutation.actor.row,
-                mutation.seq,
-                mutation.kind,
-                mutation.created_at_ms,
-                mutation.idempotency_key,
-                mutation.payload.decode(),
-            )
-            rows += 1
+            appends.append(mutation)
         else:
             assert isinstance(mutation, Creation), "the only three mutations"
             session = mutation.actor.session
@@ -398,12 +388,8 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
                 ),
             )
             (mutation.actor.row,) = cursor.fetchone()
-    start = 0
-    for size, insert in INSERT_ENTRIES:
-        while rows - start >= size:
-            execute(insert, values[start * VALUES_PER_ENTRY : (start + size) * VALUES_PER_ENTRY])
-            start += size
-    tail = state.tail_entries + rows
+    insert_entries(state.connection, appends)
+    tail = state.tail_entries + len(appends)
     if tail >= FOLD_AFTER:
         fold_tail(state.connection)
         tail = 0

@@ -41,7 +41,9 @@ SILENT_TICKS = 4
 class FollowedShards(Protocol):
     """What following needs of a standby's shards; `StandbyGroup` is it."""
 
-    applied: Position
+    @property
+    def applied(self) -> Position:
+        """The shards contain everything up to here."""
 
     @property
     def committed_lsn(self) -> int:

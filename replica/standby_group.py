@@ -17,25 +17,22 @@ from agent_core.backoff import Backoff
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, ShardDamaged
 from agent_core.log.log import ReplicationLog
-from agent_core.position import START, Position
+from agent_core.position import Position
 from agent_core.routing import ShardLayout
 from agent_core.uninterrupted import to_its_end
 from replica.apply import ShardApplier
 from replica.fitness import is_ahead
 from replica.group_shards import GroupShards, Keeping, Round
 from replica.receiving import Reset
+from replica.reset_patience import ResetPatience
 from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
 from replica.resync_needs import ResyncNeeds
+from replica.resync_orders import Resynced, ResyncOrders
 from replica.staging import StagedPages
+from replica.visibility import Visibility
 
 log = structlog.get_logger(__name__)
 
-RESET_PATIENCE_SECONDS = 1.0
-"""How long a reset's resync waits for the reset to be committed.
-
-Nothing past a reset is acknowledged before its resync. So where another epoch was opened behind a reset that was
-not committed, that opening, and with it the reset, could never be: then the resync must come first.
-"""
 TIDY_EVERY_BYTES = 16 << 20
 """How much the log grows before what can be dropped is looked for again."""
 
@@ -51,19 +48,10 @@ class StandbyCounters:
     failed_rounds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Resynced:
-    """What a resync came to: the position that the shard contains, and how many of its pages differed."""
-
-    position: Position
-    pages: int
-
-
 class StandbyGroup:
     """One group's shards on a standby. Open it with `open`; every method runs on the event loop.
 
     Attributes:
-        applied: The shards contain everything up to here.
         trouble: Why the last round or resync failed; None once one has worked again.
         counters: For metrics.
     """
@@ -83,19 +71,13 @@ class StandbyGroup:
         self._resync_of = resync
         self._exchange = exchange
         self._needs = ResyncNeeds(resets)
-        self._orders: dict[int, asyncio.Future[Resynced]] = {}
-        self._order_listeners: list[Callable[[], None]] = []
-        self._overdue: set[int] = set()
-        self._known_committed_lsn = max(replication_log.base.lsn, replication_log.noted_committed_lsn)
+        self._orders = ResyncOrders(self._needs)
+        self._visibility = Visibility(replication_log, applied, is_staged=lambda: bool(self._staged()))
         self._tidied_at_bytes = 0
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._listeners: list[Callable[[Position], None]] = []
-        self._commit_listeners: list[Callable[[Position], None]] = []
-        self._trusted_lsn: int | None = None
-        """How far this log tells the primary's history, as long as it has to begin anew; None: to its end."""
+        self._patience = ResetPatience(self._needs, on_lost=self._wake.set)
         self._task: asyncio.Task[None] | None = None
-        self.applied = applied
         self.trouble: str | None = None
         self.counters = StandbyCounters()
 
@@ -165,8 +147,7 @@ class StandbyGroup:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for order in self._orders.values():
-            order.cancel()
+        self._orders.cancel()
         await self._thread.close()
 
     @property
@@ -175,9 +156,14 @@ class StandbyGroup:
         return self._thread.owned.appliers
 
     @property
+    def applied(self) -> Position:
+        """The shards contain everything up to here."""
+        return self._visibility.applied
+
+    @property
     def committed_lsn(self) -> int:
         """The highest lsn of this node's log that is known to be committed."""
-        return min(self._known_committed_lsn, self._log.last.lsn)
+        return self._visibility.committed_lsn
 
     @property
     def needs_resync(self) -> Mapping[int, str]:
@@ -191,26 +177,16 @@ class StandbyGroup:
 
     def on_applied(self, listener: Callable[[Position], None]) -> None:
         """Call `listener` with what is applied and may be seen whenever either changes."""
-        self._listeners.append(listener)
+        self._visibility.on_applied(listener)
 
     def on_committed(self, listener: Callable[[Position], None]) -> None:
         """Call `listener` with the position up to which the group is known to be committed, when it rises."""
-        self._commit_listeners.append(listener)
+        self._visibility.on_committed(listener)
 
     @property
     def visible(self) -> Position:
-        """What all the shards contain, as far as it is known to be committed, by this process or by one before it.
-
-        Shards contain more where this node led: SQLite commits before a quorum does. While the resync of one is
-        staged, how far they all are is not known.
-        """
-        return START if self._staged() else self._settled
-
-    @property
-    def _settled(self) -> Position:
-        lsn = min(self.applied.lsn, self.committed_lsn)
-        epoch = self.applied.epoch if lsn == self.applied.lsn else self._log.epochs.epoch_at(lsn)
-        return self._log.base if epoch is None else Position(epoch, lsn)
+        """What all the shards contain, as far as it is known to be committed; see `Visibility`."""
+        return self._visibility.visible
 
     def is_lost(self, position: Position) -> bool:
         """Whether a shard at `position` holds what is not in the history that is followed; a resync will undo it.
@@ -218,14 +194,11 @@ class StandbyGroup:
         A shard that a resync brought further than the log counts as lost, until the log has come so far, if what
         it holds was written in an earlier epoch.
         """
-        if position.epoch >= self._needs.epoch:
-            return False
-        trusted_lsn = position.lsn if self._trusted_lsn is None else self._trusted_lsn
-        return position.lsn > trusted_lsn or not self._log.epochs.contains(position)
+        return position.epoch < self._needs.epoch and self._visibility.is_outside(position)
 
     def never_comes(self, position: Position) -> bool:
         """Whether the log has gone past `position` without containing it: nobody will ever reach it."""
-        return self._log.epochs.replaces(position)
+        return self._visibility.never_comes(position)
 
     def begin_stream(self, epoch: int, *, resync_required: bool = False) -> None:
         """From now on the primary of `epoch` is followed.
@@ -235,18 +208,13 @@ class StandbyGroup:
             resync_required: Its log no longer reaches this one, which will have to begin anew.
         """
         self._needs.epoch = epoch
-        self._trusted_lsn = self._settled.lsn if resync_required else None
+        self._visibility.begin_stream(resync_required=resync_required)
         for shard in self._needs.resets:
-            self._await_commit(shard)
+            self._patience.begin(shard)
 
     def commit(self, lsn: int) -> None:
         """Everything up to `lsn` is committed, whether this log holds it already or not."""
-        self._log.note_committed(lsn)
-        if lsn > self._known_committed_lsn:
-            before, self._known_committed_lsn = self.visible, lsn
-            self._tell_committed(Position(self._needs.epoch, lsn))
-            if self.visible != before:
-                self._notify()
+        self._visibility.commit(Position(self._needs.epoch, lsn))
         if self._may_apply:
             self._wake.set()
 
@@ -254,15 +222,7 @@ class StandbyGroup:
         """Resets are about to be appended to the log. One that its shard contains already demands nothing."""
         for reset in resets:
             if self._needs.expect(reset, self.appliers[reset.shard].holds):
-                self._await_commit(reset.shard)
-
-    def _await_commit(self, shard: int) -> None:
-        asyncio.get_running_loop().call_later(RESET_PATIENCE_SECONDS, self._lose_patience, shard)
-
-    def _lose_patience(self, shard: int) -> None:
-        if shard in self._needs.resets:
-            self._overdue.add(shard)
-            self._wake.set()
+                self._patience.begin(reset.shard)
 
     def acknowledgeable(self, durable_lsn: int) -> int:
         """The part of what is durable in the log that this node could also bring into its shards."""
@@ -293,7 +253,7 @@ class StandbyGroup:
                     raise ShardDamaged(
                         f"shard {outcome.resync_shard} cannot be brought to the end of the log: {outcome.reason}"
                     )
-                self._reached(outcome.applied)
+                self._visibility.reach(outcome.applied)
         return frozenset(shard for shard, one in self.appliers.items() if is_ahead(one.applied, self._log.last))
 
     def _staged(self) -> dict[int, StagedPages]:
@@ -304,13 +264,9 @@ class StandbyGroup:
     def _may_apply(self) -> bool:
         """Whether there is something to apply, or to install. While something staged waits, nothing is."""
         staged = self._staged().values()
-        if not all(self._is_committed(one.position) for one in staged):
+        if not all(self._visibility.is_committed(one.position) for one in staged):
             return False
         return bool(staged) or self.applied.lsn < self.committed_lsn
-
-    def _is_committed(self, position: Position) -> bool:
-        epochs = self._log.epochs
-        return position.lsn <= max(epochs.base.lsn, self.committed_lsn) and epochs.contains(position)
 
     def unfit_shards(self) -> Mapping[int, str]:
         """Shards that the log cannot continue, with the reason; they need a resync before the stream goes on."""
@@ -318,7 +274,7 @@ class StandbyGroup:
 
     def on_resync_ordered(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a resync is ordered: whoever follows ends the stream and begins anew."""
-        self._order_listeners.append(listener)
+        self._orders.on_ordered(listener)
 
     async def order_resync(self, shard: int) -> Resynced:
         """Have a shard made equal to the primary's, whatever it holds now; returns once it is.
@@ -326,12 +282,7 @@ class StandbyGroup:
         Until its resync nothing is acknowledged, and readers see the old state. Who stops waiting does not call it
         off.
         """
-        if shard not in self._orders:
-            self._orders[shard] = asyncio.get_running_loop().create_future()
-            self._needs.order(shard)
-            for listener in self._order_listeners:
-                listener()
-        return await asyncio.shield(self._orders[shard])
+        return await self._orders.place(shard)
 
     async def resync(self, shards: Iterable[int]) -> None:
         """Make these shards equal to the primary's, one after the other.
@@ -368,15 +319,13 @@ class StandbyGroup:
     async def _reset_log(self, base: Position) -> None:
         await asyncio.to_thread(self._log.reset, base)
         self._needs.resets.clear()
-        self._trusted_lsn = None
-        self._known_committed_lsn = max(self._known_committed_lsn, base.lsn)
-        self._reached(base)
+        self._visibility.begin_anew(base)
 
     async def _cut_log(self, to: Position) -> None:
         await asyncio.to_thread(self._log.cut_back, to)
         self._needs.cut_back(to.lsn)
         if self.applied.lsn > to.lsn:
-            self._reached(to)
+            self._visibility.reach(to)
 
     async def _resync(self, shard: int) -> None:
         applier = self.appliers[shard]
@@ -396,19 +345,13 @@ class StandbyGroup:
             committed=resync.committed,
         )
         if resync.committed:
-            self._is_equal(shard, Resynced(position, resync.pages_received))
+            self._orders.fulfil(shard, Resynced(position, resync.pages_received))
             # The row of a shard that still parted from this history is of a lower epoch, and must stay unseen.
             if not self.unfit_shards():
-                self._tell_committed(position)
+                self._visibility.tell_committed(position)
         if self._may_apply:
             self._wake.set()
-        self._notify()
-
-    def _is_equal(self, shard: int, resynced: Resynced) -> None:
-        self._needs.fulfilled(shard)
-        order = self._orders.pop(shard, None)
-        if order is not None:
-            order.set_result(resynced)
+        self._visibility.tell_applied()
 
     async def _apply_for_ever(self) -> None:
         backoff = Backoff()
@@ -420,11 +363,9 @@ class StandbyGroup:
                     await self._apply_round()
                     self.trouble = None
                     backoff.reset()
-                # In their order: the resync of a later one is not committed before that of an earlier one.
-                resets = dict(self._needs.resets)
-                for shard in sorted(self._overdue & resets.keys(), key=lambda shard: resets[shard]):
+                for shard in self._patience.overdue():
                     await self.resync([shard])
-                self._overdue.clear()
+                self._patience.begin_again()
             except Exception as error:
                 known = isinstance(error, HeadwaterError | OSError)
                 self.trouble = str(error) if known else f"{type(error).__name__}: {error}"
@@ -443,28 +384,13 @@ class StandbyGroup:
             self.counters.rounds += 1
             for shard in staged.keys() - self._staged().keys() - {outcome.resync_shard}:
                 log.info("staged resync installed", shard=shard, position=str(staged[shard].position))
-                self._is_equal(shard, Resynced(staged[shard].position, staged[shard].pages))
-                self._notify()
+                self._orders.fulfil(shard, Resynced(staged[shard].position, staged[shard].pages))
+                self._visibility.tell_applied()
             if outcome.applied != self.applied:
-                self._reached(outcome.applied)
+                self._visibility.reach(outcome.applied)
             if outcome.resync_shard is not None:
                 self._needs.demand(outcome.resync_shard, outcome.reason)
                 await self._resync(outcome.resync_shard)
             if abs(self._log.size_bytes - self._tidied_at_bytes) >= TIDY_EVERY_BYTES:
                 await self._thread.run(shards.tidy, self.applied.lsn)
                 self._tidied_at_bytes = self._log.size_bytes
-
-    def _reached(self, position: Position) -> None:
-        self.applied = position
-        self._notify()
-
-    def _tell_committed(self, position: Position) -> None:
-        for listener in self._commit_listeners:
-            listener(position)
-
-    def _notify(self) -> None:
-        if self._staged():
-            return
-        visible = self.visible
-        for listener in self._listeners:
-            listener(visible)

@@ -42,6 +42,7 @@ MAX_FRAMES_BYTES = 1 << 30
 """The largest transaction that a record can carry, in bytes of frames."""
 
 _CHECKED_FROM = 8
+_CHECKED_AT_ONCE = 1 << 20
 _COMPRESSED = 1
 _SUMMED = struct.Struct(">IIQQQIHHBB")
 _HEADER = struct.Struct(">4sIIIQQQIHHBB")
@@ -160,9 +161,10 @@ class RecordCodec:
         header = read_header(buffer, offset)
         check_checksum(buffer, offset, header)
         end = offset + header.length
-        frames = buffer[offset + HEADER_BYTES : end]
         if header.compressed:
-            frames = self._decompress(frames, header)
+            frames = self._decompress(memoryview(buffer)[offset + HEADER_BYTES : end], header)
+        else:
+            frames = buffer[offset + HEADER_BYTES : end]
         record = Record(
             header.kind,
             header.group,
@@ -174,7 +176,7 @@ class RecordCodec:
         )
         return record, end
 
-    def _decompress(self, payload: bytes, header: RecordHeader) -> bytes:
+    def _decompress(self, payload: memoryview, header: RecordHeader) -> bytes:
         # zstd allocates what the frame announces: the frame is held to the header, which has a limit.
         try:
             announced = zstandard.frame_content_size(payload)
@@ -254,7 +256,10 @@ def check_checksum(buffer: bytes, offset: int, header: RecordHeader) -> None:
     Raises:
         LogDamaged: They disagree.
     """
-    found = google_crc32c.value(buffer[offset + _CHECKED_FROM : offset + header.length])
+    found, end = 0, offset + header.length
+    # CRC32C takes `bytes` only: a large record is not copied as a whole.
+    for start in range(offset + _CHECKED_FROM, end, _CHECKED_AT_ONCE):
+        found = google_crc32c.extend(found, buffer[start : min(start + _CHECKED_AT_ONCE, end)])
     if found != header.checksum:
         raise LogDamaged(
             f"record {header.position} at offset {offset}: its checksum is {header.checksum:08x}, "

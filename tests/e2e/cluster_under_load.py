@@ -55,9 +55,9 @@ class Load:
 
 
 @asynccontextmanager
-async def load(client: Client, *, writers: int) -> AsyncIterator[Load]:
-    """Writers at work within; at the end each has its last acknowledgement."""
-    running = Load(client, {f"writer-{number}": [] for number in range(writers)})
+async def load(client: Client, *, writers: int, named: str = "writer") -> AsyncIterator[Load]:
+    """Writers at work within, whose sessions begin with a name; at the end each has its last acknowledgement."""
+    running = Load(client, {f"{named}-{number}": [] for number in range(writers)})
     async with asyncio.TaskGroup() as tasks:
         for session_id in running.written:
             tasks.create_task(running.write(session_id))

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from agent_core.client import Client
 from agent_core.database.build import PAGE_SIZE
+from agent_core.log.log import ReplicationLog
+from agent_core.log.record import Record
 from agent_core.log.segment import HEADER_BYTES
 from agent_core.routing import ShardLayout
 from ops.benchmarks.placement import let_lead
@@ -25,6 +27,7 @@ from tests.steady import steady_plan
 SHARDS = 2
 STANDBY = "node-3"
 LAYOUT = ShardLayout(SHARDS, 1)
+RESYNCED = "resync ended"
 
 Damage = Callable[[Path], None]
 """Spoils the data directory of a stopped node."""
@@ -109,8 +112,20 @@ async def spoil(cluster: LocalCluster, running: Load, damage: Damage) -> None:
     await running.more(20)
 
 
-def told(cluster: LocalCluster, words: str) -> bool:
-    return words in cluster.log_paths[STANDBY].read_text()
+def told(cluster: LocalCluster, words: str) -> int:
+    """How often the standby said so in its log."""
+    return cluster.log_paths[STANDBY].read_text().count(words)
+
+
+def log_records(cluster: LocalCluster, node: str) -> list[Record]:
+    """What the log of a stopped node holds."""
+    directory = node_directory(cluster.directory, node) / "data" / "log" / "group-000"
+    log = ReplicationLog.open(directory, cluster_id=cluster.configurations[node].cluster.id, group=0)
+    try:
+        assert log.damage is None
+        return list(log.records(log.base.lsn))
+    finally:
+        log.close()
 
 
 async def test_damage_is_found_and_repaired_while_writers_go_on(cluster: LocalCluster) -> None:
@@ -121,13 +136,17 @@ async def test_damage_is_found_and_repaired_while_writers_go_on(cluster: LocalCl
             # What a node itself finds when it starts or is welcomed, it repairs by itself.
             for damage, said in (
                 (spoil_log_amid, "the log was damaged"),
-                (spoil_log_end, "the log lost records that were durable"),
                 (spoil_log_header, "has a damaged header"),
                 (spoil_header_page, "file is not a database"),
                 (spoil_position_page, "a table's pages begin with"),
             ):
+                resyncs = told(cluster, RESYNCED)
                 await spoil(cluster, running, damage)
                 assert told(cluster, said), damage.__name__
+                assert told(cluster, RESYNCED) > resyncs, damage.__name__
+            # The last records need no resync: they are fetched again.
+            await spoil(cluster, running, spoil_log_end)
+            assert told(cluster, "the log lost records that were durable")
         assert await differing(cluster) == []
         # A page that nobody reads is found by verify.
         await cluster.stop_node(STANDBY)
@@ -148,3 +167,6 @@ async def test_damage_is_found_and_repaired_while_writers_go_on(cluster: LocalCl
         assert refused.exit_code == 1
         assert "a standby is resynced" in refused.stderr
     await assert_everywhere(cluster, running.written)
+    await cluster.stop()
+    primary, standby = log_records(cluster, "node-1"), log_records(cluster, STANDBY)
+    assert standby == primary[-len(standby) :]

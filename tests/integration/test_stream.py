@@ -385,17 +385,6 @@ async def test_a_reset_is_announced_before_it_can_be_acknowledged(wire: Wire, tm
     assert [(reset.shard, reset.lsn) for reset in standby.shards.resets] == [(lsn % 4, lsn)]
 
 
-async def test_a_record_of_200_megabytes_goes_in_parts(wire: Wire, tmp_path: Path) -> None:
-    primary, stub = await wire.primary(tmp_path / "a")
-    standby = wire.standby(tmp_path / "b", stub)
-    await until(lambda: same(primary, standby))
-    primary.append([noise(200 << 20)])
-    primary.append([noise(100)])
-    await until(lambda: same(primary, standby), seconds=60)
-    assert content(standby.log) == content(primary.log)
-    assert standby.follower.counters.hellos == 1
-
-
 async def test_an_acknowledgement_comes_within_milliseconds(wire: Wire, tmp_path: Path) -> None:
     primary, stub = await wire.primary(tmp_path / "a")
     standby = wire.standby(tmp_path / "b", stub)

@@ -1,6 +1,6 @@
 """A simulated node while it leads, around the product's decisions.
 
-The order of steps is that of `ops/leading.py`, `primary/streaming.py` and `primary/writer.py`.
+The order of steps is that of `ops/leading.py` and `primary/writer.py`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent_core.errors import Fenced, InvalidRequest
 from agent_core.log.record import RecordKind
 from agent_core.position import Position
-from agent_core.quorum import Acknowledgement, CommitTracker, quorum_needs
+from agent_core.quorum import Acknowledgement, CommitTracker
 from agent_core.routing import ShardLayout
 from agent_core.rpc import replication_pb2 as pb
-from agent_core.stream import to_message
 from primary.electing.supervisor import PREPARING_SECONDS
 from primary.electing.tenure import Tenure
-from primary.greeting import Identity, check_hello, greet
-from primary.progress import StandbyProgress, StandbyState
-from primary.resync_source import COMMIT_WAIT_SECONDS
+from primary.greeting import Identity
 from tests.simulation.candidacy import FAILURE_TIMEOUT_SECONDS
 from tests.simulation.checkers import Acknowledged
 from tests.simulation.following import HEARTBEAT_SECONDS
 from tests.simulation.network import Stream
+from tests.simulation.resync_source import SimulatedResyncSource
 from tests.simulation.sessions import Actors, Answer, Append, Transaction
 from tests.simulation.storage import GROUP, Entry, LogRecord
+from tests.simulation.streaming import SimulatedStreams
 from tests.simulation.voter import LEASE_SECONDS
 
 if TYPE_CHECKING:
@@ -54,12 +52,16 @@ class SimulatedLeading:
         self._unlogged = unlogged
         self._lease = node.decisions.lease(node.name, node.voters, LEASE_SECONDS)
         self._tenure = Tenure(node.name, node.voters, node.clock(), FAILURE_TIMEOUT_SECONDS)
-        self._resyncing: dict[Stream, str] = {}
-        self._identity = Identity("simulated", ShardLayout(1, 1), GROUP, node.name, epoch)
         self._tracker: CommitTracker | None = None
-        self._streams: dict[str, Stream] = {}
-        self._progress: dict[str, StandbyProgress] = {}
-        self._told_committed: dict[str, int] = {}
+        self._streams = SimulatedStreams(
+            node,
+            Identity("simulated", ShardLayout(1, 1), GROUP, node.name, epoch),
+            committed=lambda: self._tracker.committed_lsn if self._tracker is not None else 0,
+            on_durable=self.durable,
+            on_heard=self._heard,
+            on_fenced=self._fenced,
+        )
+        self._source = SimulatedResyncSource(node, self._streams.progress)
         self._actors = Actors()
         self._queue: deque[Append] = deque()
         self._unreleased: deque[Transaction] = deque()
@@ -151,10 +153,8 @@ class SimulatedLeading:
         self.node.attending.news()
         self.node.voter.on_raised.remove(self._own_voter_sealed)
         self.node.voter.watch.released()
-        for stream in (*self._streams.values(), *self._resyncing):
-            stream.end(self.node, "handed over")
-        self._streams.clear()
-        self._resyncing.clear()
+        self._streams.close()
+        self._source.close()
         self._fail_waiting()
         self._stopped = then
         if not self._writing:
@@ -197,7 +197,7 @@ class SimulatedLeading:
     def _wait_for_heir(self, to: str, deadline: float) -> None:
         if self._over:
             return
-        progress = self._progress.get(to)
+        progress = self._streams.progress.get(to)
         held = progress is not None and progress.durable_lsn >= self.log.last.lsn
         if not held and self.node.clock() < deadline:
             self.node.after(0.02, self._wait_for_heir, to, deadline)
@@ -210,153 +210,44 @@ class SimulatedLeading:
         node, now = self.node, self.node.clock()
         if self._lease.valid(now):
             node.voter.watch.heard(now)
-        for name in self._resyncing.values():
+        for name in self._source.receivers:
             self._tenure.heard(name, now)
         if self._tenure.is_over(now):
             self._step_down("no majority was heard")
             return
-        for name in list(self._streams):
-            self._pump(name)
-            self._send(name)
+        self._streams.beat()
         node.after(HEARTBEAT_SECONDS, self._beat)
 
     # Streams
 
     def hello(self, stream: Stream, hello: pb.Hello) -> None:
         """A standby wants to follow."""
-        node = self.node
         if self._over or self._tracker is None:
-            stream.end(node, "unavailable")
-            return
-        try:
-            theirs = check_hello(hello, self._identity)
-        except Fenced as error:
-            stream.end(node, "fenced")
-            self._fenced(error.held)
-            return
-        name = hello.node_id
-        before = self._streams.pop(name, None)
-        if before is not None:
-            before.end(node, "a newer stream took its place")
-        progress = self._progress.setdefault(
-            name, StandbyProgress(name, node.clock(), window_bytes=node.window_bytes)
-        )
-        greeting = greet(self.log.epochs, theirs, self._tracker.committed_lsn)
-        progress.become_probing(node.clock())
-        position = to_message(greeting.position)
-        welcome = pb.Welcome(
-            epoch=self.epoch,
-            primary=node.name,
-            shared=None if greeting.resync_required else position,
-            resync_required=greeting.resync_required,
-            base=position if greeting.resync_required else None,
-            committed_lsn=self._tracker.committed_lsn,
-        )
-        self._streams[name] = stream
-        self._told_committed[name] = self._tracker.committed_lsn
-        if greeting.resync_required:
-            progress.become_resyncing(greeting.position.lsn, node.clock())
+            stream.end(self.node, "unavailable")
         else:
-            progress.become_streaming(greeting.position.lsn, node.clock())
-        stream.send(node, "welcome", welcome)
-        self._pump(name)
+            self._streams.hello(stream, hello)
 
     def stream_ended(self, stream: Stream, _reason: str) -> None:
         """A standby's stream ended, or it broke."""
-        self._resyncing.pop(stream, None)
-        for name, open_stream in list(self._streams.items()):
-            if open_stream is stream:
-                del self._streams[name]
-                if self._progress[name].state is not StandbyState.RESYNCING:
-                    self._progress[name].become_gone(self.node.clock())
+        self._source.ended(stream)
+        self._streams.ended(stream)
 
     def progress(self, stream: Stream, durable_lsn: int, applied_lsn: int, heard_us: int) -> None:
         """A standby told how far it is."""
-        name = stream.other(self.node).name
-        if self._over or self._streams.get(name) is not stream:
-            return
-        try:
-            self._progress[name].acknowledge(durable_lsn, applied_lsn)
-        except InvalidRequest as error:
-            self.node.note("ends the stream of", name, error)
-            del self._streams[name]
-            stream.end(self.node, "invalid")
-            return
-        self.durable(name, durable_lsn)
-        sent_at = min(heard_us / 1e6, self.node.clock())
-        self._lease.echoed(name, sent_at)
-        self._tenure.heard(name, sent_at)
-        if name in self._streams:
-            self._pump(name)
-
-    def _pump(self, name: str) -> None:
-        progress, tracker = self._progress[name], self._tracker
-        assert tracker is not None, "there are streams"
-        while progress.state is StandbyState.STREAMING and progress.sent_lsn < self.log.last.lsn:
-            if progress.sent_lsn < self.log.base.lsn:
-                self._streams.pop(name).end(self.node, "position compacted")
-                progress.become_gone(self.node.clock())
-                return
-            records = self.log.after(progress.sent_lsn, self.node.message_records)
-            block = b"".join(record.encoded for record in records)
-            if not progress.may_send(len(block)):
-                return
-            progress.sent(records[-1].position.lsn, len(block))
-            self._send(name, records[0].position.lsn, block)
-        if tracker.committed_lsn > self._told_committed[name]:
-            self._send(name)
-
-    def _send(self, name: str, first_lsn: int = 0, block: bytes = b"") -> None:
-        stream, tracker = self._streams.get(name), self._tracker
-        if stream is None or tracker is None:
-            return
-        self._told_committed[name] = tracker.committed_lsn
-        message = pb.Records(
-            epoch=self.epoch,
-            first_lsn=first_lsn,
-            records=block,
-            committed_lsn=tracker.committed_lsn,
-            last_lsn=self.log.last.lsn,
-            bytes_behind=0,
-            sent_at_us=int(self.node.clock() * 1e6),
-        )
-        stream.send(self.node, "records", message)
+        if not self._over:
+            self._streams.reported(stream, durable_lsn, applied_lsn, heard_us)
 
     def resync(self, stream: Stream, number: int) -> None:
-        """A standby wants the whole shard; it gets what is in it now, once that is committed."""
+        """A standby wants the whole shard."""
         if self._over or self._tracker is None:
             stream.end(self.node, "unavailable")
-            return
-        self._resyncing[stream] = stream.other(self.node).name
-        give_up_at = self.node.clock() + COMMIT_WAIT_SECONDS
-        self._answer_resync(stream, number, self.shard.contains, self.shard.entries(), give_up_at)
+        else:
+            self._source.serve(stream, number, self._tracker)
 
-    def _answer_resync(
-        self, stream: Stream, number: int, position: Position | None, entries: tuple[Entry, ...], give_up_at: float
-    ) -> None:
-        if self._over or self._tracker is None or stream not in self._resyncing:
-            return
-        committed = position is None or position.lsn <= self._tracker.committed_lsn
-        if not committed and self.node.clock() < give_up_at:
-            self.node.after(0.05, self._answer_resync, stream, number, position, entries, give_up_at)
-            return
-        if not committed and not self._quorum_needs(stream.other(self.node).name):
-            del self._resyncing[stream]
-            stream.end(self.node, "not committed in time")
-            return
-        del self._resyncing[stream]
-        stream.send(self.node, "resynced", number, position, entries, committed)
-
-    def _quorum_needs(self, name: str) -> bool:
-        assert self._tracker is not None, "there is an epoch to commit in"
-        next_lsn = max(self._tracker.opening_lsn, self._tracker.committed_lsn + 1)
-        holding = [
-            standby
-            for standby, one in self._progress.items()
-            if one.state is StandbyState.STREAMING and one.durable_lsn >= next_lsn
-        ]
-        resyncing = frozenset(self._resyncing.values())
-        return quorum_needs(name, self.node.voters, {self.node.name, *holding}, resyncing)
+    def _heard(self, name: str, sent_at: float) -> None:
+        sent_at = min(sent_at, self.node.clock())
+        self._lease.echoed(name, sent_at)
+        self._tenure.heard(name, sent_at)
 
     # Sessions
 
@@ -399,8 +290,7 @@ class SimulatedLeading:
 
     def _log(self, batch: list[Append], entries: tuple[Entry, ...]) -> None:
         record = self._append(RecordKind.TRANSACTION, entries)
-        for name in list(self._streams):
-            self._pump(name)
+        self._streams.pump_all()
         self.node.after(self.node.sync_seconds(), self._written, batch, record, self.log.begin_sync())
         if not self._over:
             self._unreleased.append(Transaction(record.position, batch))
@@ -432,8 +322,7 @@ class SimulatedLeading:
             self.node.publish(Position(self.epoch, tracker.committed_lsn))
             if not self.serving and not self._stopping and tracker.committed_lsn >= self._serves_at_lsn:
                 self._lead()
-            for stream_name in list(self._streams):
-                self._pump(stream_name)
+            self._streams.pump_all()
         visible_lsn = tracker.safe_lsn(Acknowledgement.QUORUM)
         while self._unreleased and self._unreleased[0].position.lsn <= visible_lsn:
             transaction = self._unreleased.popleft()

@@ -171,7 +171,7 @@ class SimulatedNode:
         self.leading = None
         self.sealed_epoch = 0
         self.following = SimulatedFollowing(self)
-        self.publish(self.following.visible)
+        self.publish(self.following.standby.visible)
         self.attending.news()
 
     def lead(self, epoch: int, *, unlogged: bool) -> None:
@@ -274,7 +274,7 @@ class SimulatedNode:
         if self.leading is not None:
             self.leading.tidy(self.keep_records)
         elif self.following is not None:
-            reached = min(self.following.applied.lsn, self.following.committed_lsn)
+            reached = min(self.following.standby.applied.lsn, self.following.standby.committed_lsn)
             self.disk.shard.checkpoint()
             self.disk.log.drop_through(reached - self.keep_records)
         self.after(TIDY_SECONDS, self._tidy)
@@ -340,7 +340,7 @@ class SimulatedNode:
     ) -> None:
         """The shard of the primary."""
         if self.following is not None:
-            self.following.resynced(number, position, entries, committed=committed)
+            self.following.standby.resynced(number, position, entries, committed=committed)
 
     def stream_ended(self, stream: Stream, reason: str) -> None:
         """A stream is over, whatever it was for."""
@@ -395,7 +395,7 @@ class SimulatedNode:
         keys = None
         # No reader sees a row that lies past what is known to be committed.
         following = self.following
-        committed = following is not None and self.disk.shard.lsn <= following.committed_lsn
+        committed = following is not None and self.disk.shard.lsn <= following.standby.committed_lsn
         if self.applied >= position and committed:
             keys = tuple(entry.key for entry in self.disk.shard.entries() if entry.session == session)
         self.network.send(self, client, "was_shown", number, keys, self.name)

@@ -59,7 +59,7 @@ def node(primary: PrimarySnapshot | None = None) -> NodeSnapshot:
     following = FollowingSnapshot(
         connected=True,
         lag=Lag(3, 900, 0.25),
-        refused_records_by_reason={"checksum": 1},
+        refused_records_by_reason={"bad_checksum": 1},
         resyncs=2,
         resync_bytes=8192,
     )
@@ -134,7 +134,7 @@ def test_a_standby_shows_its_own_lag_and_what_it_refused() -> None:
     assert value(samples, "replication_lag_transactions", group="1") == 3
     assert value(samples, "replication_lag_bytes", group="1") == 900
     assert value(samples, "replication_lag_seconds", group="1") == 0.25
-    assert value(samples, "refused_records_total", group="1", reason="checksum") == 1
+    assert value(samples, "refused_records_total", group="1", reason="bad_checksum") == 1
     assert value(samples, "resync_received_bytes_total", group="1") == 8192
 
 

@@ -9,8 +9,9 @@ from agent_core.database.build import PAGE_SIZE
 from agent_core.errors import ShardDamaged
 from agent_core.position import START, Position
 from replica.receiving import Reset
+from replica.resync_orders import Resynced
 from replica.staging import STAGED_SUFFIX
-from replica.standby_group import Resynced, StandbyGroup
+from replica.standby_group import StandbyGroup
 from tests.unit.shard_histories import SHARD, pages_of
 from tests.unit.standby_harness import CODEC, GROUP, Standby
 from tests.waiting import until
@@ -136,7 +137,7 @@ async def test_who_holds_what_its_log_does_not_lead_to_does_not_stand_for_electi
 async def test_a_reset_shard_is_installed_when_its_reset_is_committed(
     standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replica.standby_group.RESET_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("replica.reset_patience.RESET_PATIENCE_SECONDS", 0.01)
     group = await standby.open()
     standby.history.fill(2)
     standby.receive()

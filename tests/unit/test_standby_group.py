@@ -14,7 +14,7 @@ from agent_core.log.record import Record, RecordKind
 from agent_core.position import START, Position
 from replica.group_shards import Keeping
 from replica.receiving import Reset
-from replica.standby_group import Resynced
+from replica.resync_orders import Resynced
 from tests.unit.shard_histories import SHARD
 from tests.unit.standby_harness import CODEC, GROUP, Standby
 from tests.waiting import until
@@ -385,7 +385,7 @@ async def test_a_reset_that_stays_uncommitted_is_resynced_all_the_same(
     standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another epoch may have been opened behind it, which is not committed before this node acknowledges it."""
-    monkeypatch.setattr("replica.standby_group.RESET_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("replica.reset_patience.RESET_PATIENCE_SECONDS", 0.01)
     group = await standby.open()
     standby.history.fill(2)
     lsn = standby.reset_shard()
