@@ -25,7 +25,7 @@ from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
 from primary.electing.lease import Lease
 from primary.loader import SessionLoader
-from primary.mutation import Append, Creation, Mutation, OutcomeSink, SessionMutation
+from primary.mutation import OVERHEAD_BYTES, Append, Creation, Mutation, OutcomeSink, SessionMutation
 from primary.succession import Succession
 from primary.writer import GroupWriter
 
@@ -77,6 +77,11 @@ class NewEntry:
     created_at_ms: int
     idempotency_key: str
     acknowledgement: Acknowledgement | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts for in its group's queue."""
+        return len(self.payload) + OVERHEAD_BYTES
 
 
 class SessionRegistry:
@@ -253,6 +258,7 @@ class SessionRegistry:
             return
 
         def append_to(found: SessionActor | HeadwaterError | None) -> None:
+            writer.give_back(new.size_bytes)
             if isinstance(found, SessionActor):
                 self._append_to(found, writer, new, sink, request_id)
             else:
@@ -262,6 +268,7 @@ class SessionRegistry:
         if actor is not None:
             self._append_to(actor, writer, new, sink, request_id)
         else:
+            writer.reserve(new.size_bytes)
             self._when_up(new.session_id, append_to)
 
     async def create(
@@ -276,7 +283,9 @@ class SessionRegistry:
         await self.settled(session_id)
         writer = self.writer(session_id)
         existing = await self._find(session_id)
-        while existing is None and session_id in self._waiting:  # another caller creates it just now
+        while existing is None and (writer.full or session_id in self._waiting):
+            if session_id not in self._waiting:  # else another caller creates it just now
+                await writer.room()
             existing = await self._find(session_id)
         if existing is not None:
             return existing.session, writer.visible_position, False
@@ -287,7 +296,7 @@ class SessionRegistry:
         self._waiting[session_id] = []
         self._creating.add(session_id)
         outcome: asyncio.Future[Position] = self._loop.create_future()
-        size_bytes = session.ByteSize() + 128
+        size_bytes = session.ByteSize() + OVERHEAD_BYTES
         sink = _CreationSink(outcome, lambda error: self._creation_failed(session_id, error))
         writer.submit(Creation(actor, size_bytes, acknowledgement or self._acknowledgement, sink, 0))
         return session, await outcome, True

@@ -157,8 +157,8 @@ class GroupWriter:
 
     @property
     def full(self) -> bool:
-        """Whether callers must wait for `room` before they submit."""
-        return self._accumulator.full
+        """Whether callers must wait for `room` before they submit; a writer that has stopped answers at once."""
+        return self._accumulator.full and self.takes_writes
 
     @property
     def takes_writes(self) -> bool:
@@ -177,7 +177,18 @@ class GroupWriter:
 
     async def room(self) -> None:
         """Wait until the queue has room again, or the writer has stopped."""
-        await self._room.wait()
+        while self.full:
+            await self._room.wait()
+
+    def reserve(self, size_bytes: int) -> None:
+        """Count a mutation that cannot be submitted yet as queued already, so that callers wait for it too."""
+        self._accumulator.reserve(size_bytes)
+        self._note_full()
+
+    def give_back(self, size_bytes: int) -> None:
+        """A mutation that was reserved for is submitted now, or never."""
+        self._accumulator.give_back(size_bytes)
+        self._make_room()
 
     def submit(self, mutation: Mutation) -> None:
         """Queue a mutation; its waiters hear of the outcome."""
@@ -188,8 +199,7 @@ class GroupWriter:
         if not self.queued:
             self._pace.first_queued(idle=not self._writing and not self._unreleased)
         self._accumulator.add(mutation)
-        if self._accumulator.full:
-            self._room.clear()
+        self._note_full()
         self._wake.set()
 
     def durable(self, node: str, lsn: int) -> None:
@@ -367,6 +377,10 @@ class GroupWriter:
     def _answer_unknown(self, mutations: Iterable[Mutation], error: OutcomeUnknown) -> None:
         for mutation in mutations:
             self._fail(mutation, error)
+
+    def _note_full(self) -> None:
+        if self._accumulator.full:
+            self._room.clear()
 
     def _make_room(self) -> None:
         if not self._accumulator.full:
