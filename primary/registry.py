@@ -15,9 +15,15 @@ from dataclasses import dataclass
 import structlog
 
 from agent_core.cluster import NodeAddress
-from agent_core.database.build import DatabaseError
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, SessionNotFound, Unavailable
+from agent_core.errors import (
+    HeadwaterError,
+    NotPrimary,
+    OutcomeUnknown,
+    SessionNotFound,
+    ShardDamaged,
+    Unavailable,
+)
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
@@ -241,6 +247,7 @@ class SessionRegistry:
         Raises:
             SessionNotFound: There is no such session.
             NotPrimary: Another node leads its group.
+            ShardDamaged: Its shard holds of it what no primary wrote.
             Unavailable: Its shard cannot be read, or another node may lead its group by now.
         """
         await self.settled(session_id)
@@ -428,8 +435,15 @@ class SessionRegistry:
         try:
             prepared = self._prepared.pop(session_id, None)
             actor = await self._loader.run(self._loader.owned.load, session_id, prepared)
-        except (DatabaseError, ValueError) as error:
-            self._answer(session_id, Unavailable(f"session {session_id!r} cannot be read: {error}"))
+        except Exception as error:
+            # Whatever it was: nobody who waits for the session may be left waiting.
+            log.exception("session cannot be read", session_id=session_id)
+            told = (
+                error
+                if isinstance(error, ShardDamaged)
+                else Unavailable(f"session {session_id!r} cannot be read: {error}")
+            )
+            self._answer(session_id, told)
             return
         if actor is None or self._group_of(session_id) not in self._writers:
             self._answer(session_id, None)

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from agent_core.database.build import Connection
 from agent_core.errors import (
     InvalidRequest,
     NotPrimary,
     OutcomeUnknown,
     SessionNotFound,
+    ShardDamaged,
     Unavailable,
     WriteFailed,
 )
 from agent_core.rpc.session_pb2 import Session, SubscribeEvent
 from primary.electing.lease import Lease
+from primary.loader import SessionLoader
 from primary.registry import ResidencySettings
 from primary.subscription import subscribe
 from primary.writer import WriterSettings
@@ -25,6 +28,61 @@ from tests.unit.primary_harness import primary
 from tests.waiting import until
 
 NEVER = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("UPDATE entries SET payload = NULL WHERE seq = 2", "NoneType"),
+        ("UPDATE entries SET payload = x'00ff' WHERE seq = 2", "bytes"),
+        ("UPDATE entries SET kind = x'ff' WHERE seq = 2", "utf-8"),
+        ("UPDATE entries SET seq = 'two' WHERE seq = 2", "str"),
+        ("UPDATE entries SET seq = 12 WHERE seq = 3", "entry 12 stands where 3 entries end"),
+        ("UPDATE sessions SET metadata = NULL", "NoneType"),
+        ("UPDATE sessions SET created_at = 'once'", "str"),
+    ],
+)
+async def test_a_session_whose_row_is_damaged_is_answered_with_what_is_wrong(
+    tmp_path: Path, damage: str, what: str
+) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        for text in ("one", "two", "three"):
+            await node.append("a", text)
+        node.registry.evict(NEVER)
+        state = node.database.shards[node.registry._layout.shard_of("a")]
+        _damage(state.connection, damage)
+        async with asyncio.timeout(10):
+            with pytest.raises(ShardDamaged, match=what):
+                await node.registry.actor("a")
+        outcome = await node.append("a", "four")
+        assert isinstance(outcome.error, ShardDamaged)
+        assert f"shard {state.shard}" in str(outcome.error)
+        assert not node.writer.full
+
+
+async def test_a_session_that_cannot_be_read_for_a_reason_nobody_thought_of_is_answered_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        node.registry.evict(NEVER)
+
+        def broken(*arguments: object) -> None:
+            raise RuntimeError("nobody thought of this")
+
+        monkeypatch.setattr(SessionLoader, "load", broken)
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="nobody thought of this"):
+                await node.registry.actor("a")
+
+
+def _damage(connection: Connection, statement: str) -> None:
+    """Change a row behind the schema's back, as rot in a page would."""
+    connection.execute("PRAGMA writable_schema=ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE type = 'table'")
+    connection.execute("PRAGMA writable_schema=RESET")
+    connection.execute(statement)
 
 
 async def test_an_evicted_session_comes_back_with_everything(tmp_path: Path) -> None:
