@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
+from agent_core.errors import HeadwaterError, OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement, CommitTracker
@@ -27,6 +27,8 @@ from primary.pace import BatchPace
 
 log = structlog.get_logger(__name__)
 
+OVERLOADED_SECONDS = 1.0
+"""How long a queue may stay full before callers are refused: less than a client's patience with a hung node."""
 LOG_RETRY_SECONDS = 0.5
 EXPIRY_TICK_SECONDS = 0.05
 
@@ -120,6 +122,7 @@ class GroupWriter:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._full_since = 0.0
         self._stopping = False
         self._deposed = False
         self._drained = asyncio.Event()
@@ -176,9 +179,21 @@ class GroupWriter:
         return self._thread.owned
 
     async def room(self) -> None:
-        """Wait until the queue has room again, or the writer has stopped."""
+        """Wait until the queue has room again, or the writer has stopped.
+
+        Raises:
+            Overloaded: It has had none for too long; nothing was written.
+        """
         while self.full:
-            await self._room.wait()
+            try:
+                async with asyncio.timeout_at(self._full_since + OVERLOADED_SECONDS):
+                    await self._room.wait()
+            except TimeoutError:
+                self.counters.failed[Overloaded.code] += 1
+                raise Overloaded(
+                    f"the queue of group {self.database.group} has been full for {OVERLOADED_SECONDS:g} s; "
+                    "nothing was written, try again in a moment"
+                ) from None
 
     def reserve(self, size_bytes: int) -> None:
         """Count a mutation that cannot be submitted yet as queued already, so that callers wait for it too."""
@@ -360,7 +375,13 @@ class GroupWriter:
             await asyncio.sleep(EXPIRY_TICK_SECONDS)
             now = self._loop.time()
             for mutation in self._accumulator.take_expired(now):
-                self._withdraw(mutation, Unavailable("the write waited too long for its turn; nothing was written"))
+                self._withdraw(
+                    mutation,
+                    Overloaded(
+                        f"the write waited {self._settings.acknowledgement_timeout_seconds:g} s for its turn; "
+                        "nothing was written, try again in a moment"
+                    ),
+                )
             self._make_room()
             unknown = OutcomeUnknown(
                 "not acknowledged by "
@@ -379,8 +400,9 @@ class GroupWriter:
             self._fail(mutation, error)
 
     def _note_full(self) -> None:
-        if self._accumulator.full:
+        if self._accumulator.full and self._room.is_set():
             self._room.clear()
+            self._full_since = self._loop.time()
 
     def _make_room(self) -> None:
         if not self._accumulator.full:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent_core.errors import OutcomeUnknown, Overloaded
 from agent_core.rpc.session_pb2 import Session
-from primary import append_answers
+from primary import append_answers, writer
 from primary.accumulator import BatchLimits
 from primary.actor import SessionActor
 from primary.loader import SessionLoader
 from primary.writer import WriterSettings
 from tests.unit.append_stream import Stream
-from tests.unit.primary_harness import primary
+from tests.unit.primary_harness import Primary, primary
 from tests.waiting import until
 
 THREE = ("node-1", "node-2", "node-3")
@@ -29,6 +31,16 @@ def send_all(stream: Stream, session_id: str, count: int, *, key: str = "") -> N
             *((number, session_id, b'"%d"' % number) for number in range(first, first + BATCH)),
             key=key,
         )
+
+
+async def with_a_quorum(node: Primary, *tasks: asyncio.Task[Any]) -> None:
+    """Let a second voter hold everything until these are done."""
+
+    def all_done() -> bool:
+        node.writer.durable("node-2", node.log.last.lsn)
+        return all(task.done() for task in tasks)
+
+    await until(all_done)
 
 
 async def test_a_stream_whose_results_nobody_reads_is_not_read_on(
@@ -135,11 +147,43 @@ async def test_creations_wait_for_room_in_the_queue(tmp_path: Path, monkeypatch:
         creating += [asyncio.create_task(node.create(name)) for name in "defgh"]
         await until(lambda: waiting == 5)
         assert node.writer.queued == 2
-
-        def all_created() -> bool:
-            node.writer.durable("node-2", node.log.last.lsn)
-            return all(task.done() for task in creating)
-
-        await until(all_created)
+        await with_a_quorum(node, *creating)
         sessions: list[Session] = await asyncio.gather(*creating)
         assert [session.session_id for session in sessions] == list("abcdefgh")
+
+
+async def test_a_caller_that_waits_in_vain_for_room_is_told_that_the_primary_is_overloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "OVERLOADED_SECONDS", 0.1)
+    settings = WriterSettings(uncommitted_transactions=1, limits=BatchLimits(queue_mutations=2))
+    async with primary(tmp_path, voters=THREE, settings=settings) as node:
+        creating = [asyncio.create_task(node.create("a"))]
+        await until(lambda: node.writer.unreleased == 1)
+        creating += [asyncio.create_task(node.create(name)) for name in "bc"]
+        await until(lambda: node.writer.queued == 2)
+        with pytest.raises(Overloaded, match=r"group 0 .*full"):
+            await node.create("d")
+        stream = Stream(node)
+        stream.send((1, "a", b'"one"'), (2, "a", b'"two"'))
+        await stream.answered(2)
+        assert [stream.results[number].error_code for number in (1, 2)] == ["overloaded", "unavailable"]
+        assert node.writer.counters.failed["overloaded"] == 2
+        await with_a_quorum(node, *creating)
+        await asyncio.gather(*creating)
+        stream.send((1, "a", b'"one"'), (2, "a", b'"two"'))
+        await with_a_quorum(node, asyncio.create_task(stream.answered(2)))
+        assert [stream.results[number].seq for number in (1, 2)] == [1, 2]
+
+
+async def test_a_write_that_waits_in_vain_for_its_turn_is_told_that_the_primary_is_overloaded(
+    tmp_path: Path,
+) -> None:
+    settings = WriterSettings(uncommitted_transactions=1, acknowledgement_timeout_seconds=0.1)
+    async with primary(tmp_path, voters=THREE, settings=settings) as node:
+        first = asyncio.create_task(node.create("a"))
+        await until(lambda: node.writer.unreleased == 1)
+        with pytest.raises(Overloaded, match="nothing was written"):
+            await node.create("b")
+        with pytest.raises(OutcomeUnknown):
+            await first
