@@ -97,7 +97,7 @@ async def test_appends_to_a_session_that_is_not_up_yet_count_towards_their_group
         creating = asyncio.create_task(node.create("a"))
         may_load.set()
         await creating
-        node.registry.evict(float("inf"))
+        node.registry.residency.evict(float("inf"))
         may_load.clear()
         stream = Stream(node)
         send_all(stream, "a", 10_000)

@@ -50,7 +50,7 @@ async def test_a_refused_append_is_not_overtaken_by_one_of_its_batch_or_of_the_n
     async with primary(tmp_path) as node:
         await node.create("a")
         await node.create("b")
-        node.registry.evict(float("inf"))
+        node.registry.residency.evict(float("inf"))
         load = SessionLoader.load
 
         def refuse(loader: SessionLoader, session_id: str, prepared: SessionActor | None) -> SessionActor | None:
