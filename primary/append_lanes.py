@@ -17,6 +17,8 @@ from primary.append_answers import MAX_UNANSWERED_APPENDS
 
 MAX_WAITING_BYTES = 16 << 20
 """What of one stream waits for a lane; then the caller waits. A single batch may be larger."""
+PATIENCE_SECONDS = 1.0
+"""How long a primary may take and answer nothing while the rest of the stream waits; clients wait little longer."""
 MAX_WAITING_RESULTS = 64
 """Messages with results that wait for the caller; then its lanes wait."""
 
@@ -120,11 +122,7 @@ class AppendLanes:
     async def keep(self, leaders: Set[NodeAddress | None]) -> None:
         """End the lanes to other nodes than these; what they have not answered may have been written."""
         for primary in [name for name in self._lanes if name is not None and name not in leaders]:
-            lane = self._lanes.pop(primary)
-            lane.end()
-            if lane.task is not None:
-                lane.task.cancel()
-            await self._fail(lane, OutcomeUnknown(f"{primary.node_id} no longer leads, and has not answered"))
+            await self._give_up(primary, f"{primary.node_id} no longer leads, and has not answered")
 
     async def close(self) -> None:
         """End every lane; the caller is gone."""
@@ -139,7 +137,7 @@ class AppendLanes:
             primary, part = parts.popitem()
             lane = self._lane(primary)
             if lane.full:
-                await lane.room()
+                await self._make_room(primary, lane)
                 # Groups may have moved meanwhile.
                 parts = self._split(chain(part, *parts.values()))
             else:
@@ -162,8 +160,8 @@ class AppendLanes:
     async def _run(self, primary: NodeAddress | None, lane: AppendLane) -> None:
         try:
             async for results in self._open_lane(primary, lane.batches()):
-                lane.answered(results)
                 await self.results.put(results)
+                lane.answered(results)
         except grpc.aio.AioRpcError as error:
             # What was not answered may have been written all the same.
             await self._fail(lane, from_rpc_error(error, unanswered=OutcomeUnknown))
@@ -172,6 +170,26 @@ class AppendLanes:
                 del self._lanes[primary]
             lane.end()
         await self._fail(lane, OutcomeUnknown("the primary ended the forwarded stream"))
+
+    async def _make_room(self, primary: NodeAddress | None, lane: AppendLane) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await lane.room()
+        except TimeoutError:
+            # Else it is the caller who does not take what the primary has answered.
+            if not self.results.full():
+                name = "this node" if primary is None else primary.node_id
+                await self._give_up(primary, f"{name} has taken and answered nothing for {PATIENCE_SECONDS:g} s")
+
+    async def _give_up(self, primary: NodeAddress | None, reason: str) -> None:
+        """End a lane; what it has not answered may have been written."""
+        lane = self._lanes.pop(primary, None)
+        if lane is None:
+            return
+        lane.end()
+        if lane.task is not None:
+            lane.task.cancel()
+        await self._fail(lane, OutcomeUnknown(reason))
 
     async def _fail(self, lane: AppendLane, error: HeadwaterError) -> None:
         if lane.unanswered:
