@@ -44,7 +44,8 @@ from ops.settings import MIB, NodeConfiguration
 from primary.checks import WriteChecks
 from primary.forwarding import ForwardingSessions
 from primary.loader import SessionLoader
-from primary.registry import ResidencySettings, SessionRegistry
+from primary.registry import SessionRegistry
+from primary.residency import ResidencySettings
 from primary.service import SessionsService
 from primary.unlogged import log_unlogged
 from primary.workspace.forwarding import ForwardingWorkspaces

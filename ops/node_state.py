@@ -76,7 +76,7 @@ class NodeState:
 
     def snapshot(self) -> NodeSnapshot:
         """The node at this moment."""
-        counters = self._registry.counters
+        counters, residency = self._registry.counters, self._registry.residency
         filesystem_bytes, available_bytes = _filesystem(self.configuration.node.data_directory)
         return NodeSnapshot(
             cluster_id=self.configuration.cluster.id,
@@ -99,10 +99,10 @@ class NodeState:
             ),
             shards=tuple(self._shards()),
             sessions=SessionsSnapshot(
-                live=self._registry.live_sessions,
-                memory_bytes=self._registry.memory_bytes,
+                live=len(residency),
+                memory_bytes=residency.memory_bytes,
                 loads=counters.loads,
-                evictions_by_reason={"idle": counters.evictions_idle, "memory": counters.evictions_memory},
+                evictions_by_reason={"idle": residency.evicted_idle, "memory": residency.evicted_for_memory},
                 repeated_appends=counters.repeated_appends,
                 subscribers=self._registry.subscribers,
             ),

@@ -36,7 +36,7 @@ async def ask_to_prepare(context: GroupContext, registry: SessionRegistry, succe
     request = pb.PrepareRequest(
         cluster_id=context.cluster.cluster_id,
         group=context.group,
-        session_ids=registry.in_use(context.group, MAX_SESSIONS),
+        session_ids=registry.residency.in_use(context.group, MAX_SESSIONS),
     )
     try:
         response = await context.peers.stub(successor).Prepare(request, timeout=PREPARING_SECONDS)
@@ -73,4 +73,4 @@ async def _prepare_one(context: GroupContext, registry: SessionRegistry, session
         await context.positions.until_visible(group, read_at, VISIBLE_SECONDS)
     except HeadwaterError:
         return False
-    return actor is None or registry.prepare(actor)
+    return actor is None or registry.residency.prepare(actor, asyncio.get_running_loop().time())

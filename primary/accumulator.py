@@ -29,10 +29,15 @@ class Accumulator:
 
     Attributes:
         limits: A mutation larger than a batch may be still goes, alone.
+        size_bytes: The bytes of those that wait.
+        reserved: Mutations that will be added soon and take their room already …
+        reserved_bytes: … and their bytes.
     """
 
     limits: BatchLimits = field(default_factory=BatchLimits)
     size_bytes: int = 0
+    reserved: int = 0
+    reserved_bytes: int = 0
     _waiting: deque[Mutation] = field(default_factory=deque)
 
     def __len__(self) -> int:
@@ -42,7 +47,20 @@ class Accumulator:
     @property
     def full(self) -> bool:
         """Callers must wait before they queue more."""
-        return len(self._waiting) >= self.limits.queue_mutations or self.size_bytes >= self.limits.queue_bytes
+        return (
+            len(self._waiting) + self.reserved >= self.limits.queue_mutations
+            or self.size_bytes + self.reserved_bytes >= self.limits.queue_bytes
+        )
+
+    def reserve(self, size_bytes: int) -> None:
+        """Keep room for a mutation that will be added later."""
+        self.reserved += 1
+        self.reserved_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """That mutation is added now, or never."""
+        self.reserved -= 1
+        self.reserved_bytes -= size_bytes
 
     def add(self, mutation: Mutation) -> None:
         """Queue a mutation."""

@@ -8,7 +8,7 @@ is never forwarded again: two nodes with different maps cannot send it to and fr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
@@ -37,6 +37,7 @@ from agent_core.rpc.session_pb2 import (
 from agent_core.rpc.session_pb2_grpc import SessionsServicer
 from agent_core.rpc_errors import abort, from_rpc_error
 from agent_core.transport import ROUTE_DIRECT, ROUTE_FORWARDED, ROUTE_KEY
+from primary.append_lanes import AppendLanes
 from primary.service import SessionsService
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 Response = TypeVar("Response", bound=Message)
 
 FORWARDED = ((ROUTE_KEY, ROUTE_FORWARDED),)
-MAX_WAITING_BATCHES = 64
-"""Batches of one stream that wait for a lane; then the caller waits."""
 
 
 class ForwardingSessions(SessionsServicer):
@@ -129,7 +128,15 @@ class ForwardingSessions(SessionsServicer):
             async for results in self._local.AppendStream(request_iterator, context):
                 yield results
             return
-        lanes = _Lanes(self._local, context, self._stub_of, self._primary_of)
+
+        def open_lane(
+            primary: NodeAddress | None, batches: AsyncIterator[AppendBatch]
+        ) -> AsyncIterator[AppendResults]:
+            if primary is None:
+                return self._local.AppendStream(batches, context)
+            return self._stub_of(primary).AppendStream(batches, metadata=FORWARDED).__aiter__()
+
+        lanes = AppendLanes(open_lane, self._primary_of)
         reading = asyncio.create_task(lanes.take(request_iterator), name="forwarded append stream")
         watching = asyncio.create_task(self._abandon(lanes), name="moved groups")
         try:
@@ -158,7 +165,7 @@ class ForwardingSessions(SessionsServicer):
         finally:
             call.cancel()
 
-    async def _abandon(self, lanes: _Lanes) -> None:
+    async def _abandon(self, lanes: AppendLanes) -> None:
         """Give up the lanes to nodes that lead nothing any more: such a node may hang, and never answer."""
         while True:
             await self._moved()
@@ -183,114 +190,6 @@ class ForwardingSessions(SessionsServicer):
     def _stub(self, session_id: str, context: ServicerContext[Any, Any]) -> SessionsAsyncStub | None:
         primary = None if self._keeps(context) else self._primary_of(session_id)
         return None if primary is None else self._stub_of(primary)
-
-
-class _Lane:
-    """The part of an append stream that one primary takes."""
-
-    def __init__(self) -> None:
-        self.batches: asyncio.Queue[AppendBatch | None] = asyncio.Queue(MAX_WAITING_BATCHES)
-        self.unanswered: set[int] = set()
-        self.task: asyncio.Task[None] | None = None
-
-    async def take(self) -> AsyncIterator[AppendBatch]:
-        """The batches for this lane, as they come."""
-        while (batch := await self.batches.get()) is not None:
-            yield batch
-
-
-class _Lanes:
-    """One caller's append stream, split by primary and put together again."""
-
-    def __init__(
-        self,
-        local: SessionsService,
-        context: ServicerContext[AppendBatch, AppendResults],
-        stub_of: Callable[[NodeAddress], SessionsAsyncStub],
-        primary_of: Callable[[str], NodeAddress | None],
-    ) -> None:
-        self._local = local
-        self._context = context
-        self._stub_of = stub_of
-        self._primary_of = primary_of
-        self._lanes: dict[NodeAddress | None, _Lane] = {}
-        self.results: asyncio.Queue[AppendResults | None] = asyncio.Queue(MAX_WAITING_BATCHES)
-
-    async def take(self, batches: AsyncIterator[AppendBatch]) -> None:
-        """Split what the caller sends, until it ends; then let every lane finish."""
-        try:
-            async for batch in batches:
-                for primary, appends in self._split(batch).items():
-                    lane = self._lane(primary)
-                    lane.unanswered.update(append.request_id for append in appends)
-                    await lane.batches.put(AppendBatch(appends=appends))
-        finally:
-            lanes = list(self._lanes.values())
-            for lane in lanes:
-                await lane.batches.put(None)
-            await asyncio.gather(*(lane.task for lane in lanes if lane.task is not None), return_exceptions=True)
-            await self.results.put(None)
-
-    async def keep(self, leaders: Set[NodeAddress | None]) -> None:
-        """End the lanes to other nodes than these; what they have not answered may have been written."""
-        for primary in [name for name in self._lanes if name is not None and name not in leaders]:
-            lane = self._lanes.pop(primary)
-            if lane.task is not None:
-                lane.task.cancel()
-            await self._fail(lane, OutcomeUnknown(f"{primary.node_id} no longer leads, and has not answered"))
-
-    async def close(self) -> None:
-        """End every lane; the caller is gone."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _split(self, batch: AppendBatch) -> dict[NodeAddress | None, list[AppendRequest]]:
-        """A batch by primary; a session's appends stay together, in order."""
-        split: dict[NodeAddress | None, list[AppendRequest]] = {}
-        for append in batch.appends:
-            split.setdefault(self._primary_of(append.session_id), []).append(append)
-        return split
-
-    def _lane(self, primary: NodeAddress | None) -> _Lane:
-        lane = self._lanes.get(primary)
-        if lane is None:
-            lane = self._lanes[primary] = _Lane()
-            lane.task = asyncio.create_task(self._run(primary, lane), name="append lane")
-        return lane
-
-    async def _run(self, primary: NodeAddress | None, lane: _Lane) -> None:
-        if primary is None:
-            answers: AsyncIterator[AppendResults] = self._local.AppendStream(lane.take(), self._context)
-        else:
-            answers = self._stub_of(primary).AppendStream(lane.take(), metadata=FORWARDED).__aiter__()
-        try:
-            async for results in answers:
-                lane.unanswered.difference_update(result.request_id for result in results.results)
-                await self.results.put(results)
-        except grpc.aio.AioRpcError as error:
-            # What was not answered may have been written all the same.
-            await self._fail(lane, from_rpc_error(error, unanswered=OutcomeUnknown))
-        finally:
-            if self._lanes.get(primary) is lane:
-                del self._lanes[primary]
-        await self._fail(lane, OutcomeUnknown("the primary ended the forwarded stream"))
-
-    async def _fail(self, lane: _Lane, error: HeadwaterError) -> None:
-        if lane.unanswered:
-            failed = _failures(sorted(lane.unanswered), OutcomeUnknown(str(error)))
-            lane.unanswered.clear()
-            await self.results.put(failed)
-
-
-def _failures(request_ids: Iterable[int], error: HeadwaterError) -> AppendResults:
-    return AppendResults(
-        results=[
-            AppendResult(request_id=request_id, error_code=error.code, error_message=str(error))
-            for request_id in request_ids
-        ]
-    )
 
 
 async def forward(

@@ -5,11 +5,14 @@ On a thread of its own with read-only connections, so that a long transcript del
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent_core.database.build import Connection, open_for_reading
 from agent_core.database.schema import shard_path
+from agent_core.errors import ShardDamaged
 from agent_core.routing import ShardLayout
 from agent_core.rpc.session_pb2 import Entry, Session
 from primary.actor import SessionActor
@@ -48,6 +51,7 @@ class SessionLoader:
 
         Raises:
             DatabaseError: The shard cannot be read.
+            ShardDamaged: It holds of the session what no primary wrote.
         """
         shard = self.layout.shard_of(session_id)
         connection = self._connections.get(shard)
@@ -83,22 +87,24 @@ def read_session(connection: Connection, session_id: str, shard: int, group: int
 
     Raises:
         DatabaseError: The shard cannot be read.
+        ShardDamaged: It holds of the session what no primary wrote.
     """
     row = connection.execute(SESSION, (session_id,)).fetchone()
     if row is None:
         return None
-    session = Session(
-        session_id=row[1],
-        workspace=row[2],
-        title=row[3],
-        status=row[4],
-        provider=row[5],
-        model=row[6],
-        parent_session_id=row[7],
-        created_at_ms=row[8],
-        updated_at_ms=row[8],
-        metadata_json=row[9].encode(),
-    )
+    with _as_damage(shard, session_id):
+        session = Session(
+            session_id=row[1],
+            workspace=row[2],
+            title=row[3],
+            status=row[4],
+            provider=row[5],
+            model=row[6],
+            parent_session_id=row[7],
+            created_at_ms=row[8],
+            updated_at_ms=row[8],
+            metadata_json=row[9].encode(),
+        )
     actor = SessionActor(session, shard, group, row[0])
     read_on(connection, actor)
     return actor
@@ -109,10 +115,30 @@ def read_on(connection: Connection, actor: SessionActor) -> None:
 
     Raises:
         DatabaseError: The shard cannot be read.
+        ShardDamaged: It holds of the session what no primary wrote.
     """
+    session_id = actor.session.session_id
     behind = (actor.row, actor.visible_seq)
     for statement in (FOLDED, TAIL):
-        actor.remember(
-            Entry(seq=seq, kind=kind, payload_json=payload.encode(), created_at_ms=created, idempotency_key=key)
-            for seq, kind, payload, created, key in connection.execute(statement, behind).fetchall()
-        )
+        rows = connection.execute(statement, behind).fetchall()
+        with _as_damage(actor.shard, session_id):
+            actor.remember(
+                Entry(seq=seq, kind=kind, payload_json=payload.encode(), created_at_ms=created, idempotency_key=key)
+                for seq, kind, payload, created, key in rows
+            )
+        if rows and rows[-1][0] != actor.visible_seq:
+            raise ShardDamaged(
+                f"shard {actor.shard} does not hold session {session_id!r} whole: "
+                f"entry {rows[-1][0]} stands where {actor.visible_seq} entries end"
+            )
+
+
+@contextmanager
+def _as_damage(shard: int, session_id: str) -> Iterator[None]:
+    """A shard's tables take values of their own types only; another one comes from a rotten page."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ShardDamaged(
+            f"shard {shard} holds a row of session {session_id!r} with a value of the wrong type: {error}"
+        ) from error

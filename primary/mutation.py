@@ -15,6 +15,9 @@ from agent_core.quorum import Acknowledgement
 if TYPE_CHECKING:
     from primary.actor import SessionActor
 
+OVERHEAD_BYTES = 128
+"""What a mutation counts for in queues and batches beyond what its caller sent."""
+
 
 class OutcomeSink(Protocol):
     """Where outcomes go: an append stream's answers, or one waiting call."""
@@ -127,7 +130,7 @@ class Append(SessionMutation):
         created_at_ms: int,
         idempotency_key: str,
     ) -> None:
-        super().__init__(actor, len(payload) + 128, acknowledgement, sink, request_id)
+        super().__init__(actor, len(payload) + OVERHEAD_BYTES, acknowledgement, sink, request_id)
         self.kind = kind
         self.payload = payload
         self.created_at_ms = created_at_ms

@@ -15,9 +15,15 @@ from dataclasses import dataclass
 import structlog
 
 from agent_core.cluster import NodeAddress
-from agent_core.database.build import DatabaseError
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, SessionNotFound, Unavailable
+from agent_core.errors import (
+    HeadwaterError,
+    NotPrimary,
+    OutcomeUnknown,
+    SessionNotFound,
+    ShardDamaged,
+    Unavailable,
+)
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
@@ -25,28 +31,14 @@ from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
 from primary.electing.lease import Lease
 from primary.loader import SessionLoader
-from primary.mutation import Append, Creation, Mutation, OutcomeSink, SessionMutation
+from primary.mutation import OVERHEAD_BYTES, Append, Creation, Mutation, OutcomeSink, SessionMutation
+from primary.residency import Residency, ResidencySettings
 from primary.succession import Succession
 from primary.writer import GroupWriter
 
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
-PREPARED_SECONDS = 10.0
-"""How long a session that was read for a hand-over is kept, should that not come."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResidencySettings:
-    """How long sessions stay in memory.
-
-    Attributes:
-        idle_seconds: An actor that nobody asked for this long is let go.
-        memory_budget_bytes: What all actors together may take; the longest unused go first.
-    """
-
-    idle_seconds: float = 300.0
-    memory_budget_bytes: int = 512 << 20
 
 
 @dataclass(slots=True)
@@ -54,8 +46,6 @@ class RegistryCounters:
     """What metrics tell of the live sessions; all only grow."""
 
     loads: int = 0
-    evictions_idle: int = 0
-    evictions_memory: int = 0
     repeated_appends: int = 0
 
 
@@ -78,11 +68,17 @@ class NewEntry:
     idempotency_key: str
     acknowledgement: Acknowledgement | None
 
+    @property
+    def size_bytes(self) -> int:
+        """What it counts for in its group's queue."""
+        return len(self.payload) + OVERHEAD_BYTES
+
 
 class SessionRegistry:
     """Finds the actor of a session. Every method runs on the event loop.
 
     Attributes:
+        residency: The sessions in memory.
         succession: Groups whose primary changes at this moment.
     """
 
@@ -97,15 +93,12 @@ class SessionRegistry:
         self._layout = layout
         self._primary_of = primary_of
         self._loader = loader
-        self._settings = settings
+        self.residency = Residency(settings)
         self._acknowledgement = acknowledgement
         self._loop = asyncio.get_running_loop()
         self.succession = Succession()
         self._writers: dict[int, GroupWriter] = {}
         self._leases: dict[int, Lease] = {}
-        self._actors: dict[str, SessionActor] = {}
-        # Sessions of groups that another node leads, read in case that it hands over to this one.
-        self._prepared: dict[str, SessionActor] = {}
         # Sessions whose actors are on their way up, and what goes on once they are there.
         self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -124,8 +117,7 @@ class SessionRegistry:
         """This node no longer leads a group: drop its actors, send its subscribers elsewhere."""
         self._writers.pop(group, None)
         self._leases.pop(group, None)
-        for session_id in [name for name in self._actors if self._group_of(name) == group]:
-            del self._actors[session_id]
+        self.residency.drop_group(group)
         for session_id in [name for name in self._creating if self._group_of(name) == group]:
             self._creating.discard(session_id)
             self._answer(session_id, _not_safe_yet(session_id))
@@ -135,50 +127,14 @@ class SessionRegistry:
                     news.moved = True
                     news.event.set()
 
-    def in_use(self, group: int, limit: int) -> list[str]:
-        """The live sessions of a group, the most recently used first, at most `limit`."""
-        actors = [actor for actor in self._actors.values() if actor.group == group]
-        actors.sort(key=lambda actor: actor.used_at, reverse=True)
-        return [actor.session.session_id for actor in actors[:limit]]
-
-    def prepare(self, actor: SessionActor) -> bool:
-        """Keep a session that may be served from here soon; False when there is no room for it.
-
-        All its entries must be committed: when the session is asked for, only what came after them is read.
-        """
-        if self._prepared_bytes + actor.memory_bytes > self._settings.memory_budget_bytes:
-            return False
-        actor.used_at = self._loop.time()
-        self._prepared[actor.session.session_id] = actor
-        return True
-
-    @property
-    def prepared_sessions(self) -> int:
-        """How many sessions are kept for a hand-over."""
-        return len(self._prepared)
-
-    @property
-    def _prepared_bytes(self) -> int:
-        return sum(actor.memory_bytes for actor in self._prepared.values())
-
     async def release(self, group: int) -> None:
         """Close what is open of a group's shards, once this node no longer leads it."""
         await self._loader.run(self._loader.owned.release, group)
 
     @property
-    def live_sessions(self) -> int:
-        """How many actors are up."""
-        return len(self._actors)
-
-    @property
     def subscribers(self) -> int:
         """How many subscriptions are open."""
         return sum(len(listeners) for listeners in self._news.values())
-
-    @property
-    def memory_bytes(self) -> int:
-        """What the actors take together, by estimate."""
-        return sum(actor.memory_bytes for actor in self._actors.values())
 
     def writer(self, session_id: str) -> GroupWriter:
         """The writer of a session's group.
@@ -223,19 +179,13 @@ class SessionRegistry:
             )
         return writer.visible_position
 
-    def actor_if_live(self, session_id: str) -> SessionActor | None:
-        """The session's actor, if it is up."""
-        actor = self._actors.get(session_id)
-        if actor is not None:
-            actor.used_at = self._loop.time()
-        return actor
-
     async def actor(self, session_id: str) -> SessionActor:
         """The session's actor, brought up if need be.
 
         Raises:
             SessionNotFound: There is no such session.
             NotPrimary: Another node leads its group.
+            ShardDamaged: Its shard holds of it what no primary wrote.
             Unavailable: Its shard cannot be read, or another node may lead its group by now.
         """
         await self.settled(session_id)
@@ -253,15 +203,17 @@ class SessionRegistry:
             return
 
         def append_to(found: SessionActor | HeadwaterError | None) -> None:
+            writer.give_back(new.size_bytes)
             if isinstance(found, SessionActor):
                 self._append_to(found, writer, new, sink, request_id)
             else:
                 sink.failed(request_id, found or self._absence(new.session_id))
 
-        actor = self.actor_if_live(new.session_id)
+        actor = self.residency.find(new.session_id, self._loop.time())
         if actor is not None:
             self._append_to(actor, writer, new, sink, request_id)
         else:
+            writer.reserve(new.size_bytes)
             self._when_up(new.session_id, append_to)
 
     async def create(
@@ -276,7 +228,9 @@ class SessionRegistry:
         await self.settled(session_id)
         writer = self.writer(session_id)
         existing = await self._find(session_id)
-        while existing is None and session_id in self._waiting:  # another caller creates it just now
+        while existing is None and (writer.full or session_id in self._waiting):
+            if session_id not in self._waiting:  # else another caller creates it just now
+                await writer.room()
             existing = await self._find(session_id)
         if existing is not None:
             return existing.session, writer.visible_position, False
@@ -287,7 +241,7 @@ class SessionRegistry:
         self._waiting[session_id] = []
         self._creating.add(session_id)
         outcome: asyncio.Future[Position] = self._loop.create_future()
-        size_bytes = session.ByteSize() + 128
+        size_bytes = session.ByteSize() + OVERHEAD_BYTES
         sink = _CreationSink(outcome, lambda error: self._creation_failed(session_id, error))
         writer.submit(Creation(actor, size_bytes, acknowledgement or self._acknowledgement, sink, 0))
         return session, await outcome, True
@@ -324,28 +278,7 @@ class SessionRegistry:
         """Let go of what is idle or over the budget, for as long as the node runs."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.evict(self._loop.time())
-
-    def evict(self, now: float) -> None:
-        """Let go of actors that nobody used lately, and of the longest unused while they take too much."""
-        for session_id in [name for name, one in self._prepared.items() if one.used_at <= now - PREPARED_SECONDS]:
-            del self._prepared[session_id]
-        total = 0
-        for session_id, actor in list(self._actors.items()):
-            if actor.used_at <= now - self._settings.idle_seconds and not actor.outstanding:
-                del self._actors[session_id]
-                self.counters.evictions_idle += 1
-            else:
-                total += actor.memory_bytes
-        if total <= self._settings.memory_budget_bytes:
-            return
-        for session_id, actor in sorted(self._actors.items(), key=lambda item: item[1].used_at):
-            if total <= self._settings.memory_budget_bytes:
-                return
-            if not actor.outstanding:
-                del self._actors[session_id]
-                total -= actor.memory_bytes
-                self.counters.evictions_memory += 1
+            self.residency.evict(self._loop.time())
 
     def _group_of(self, session_id: str) -> int:
         return self._layout.group_of(self._layout.shard_of(session_id))
@@ -377,7 +310,7 @@ class SessionRegistry:
 
     async def _find(self, session_id: str) -> SessionActor | None:
         self.writer(session_id)
-        actor = self.actor_if_live(session_id)
+        actor = self.residency.find(session_id, self._loop.time())
         if actor is not None:
             return actor
         future: asyncio.Future[SessionActor | None] = self._loop.create_future()
@@ -417,10 +350,17 @@ class SessionRegistry:
 
     async def _load(self, session_id: str) -> None:
         try:
-            prepared = self._prepared.pop(session_id, None)
+            prepared = self.residency.take_prepared(session_id)
             actor = await self._loader.run(self._loader.owned.load, session_id, prepared)
-        except (DatabaseError, ValueError) as error:
-            self._answer(session_id, Unavailable(f"session {session_id!r} cannot be read: {error}"))
+        except Exception as error:
+            # Whatever it was: nobody who waits for the session may be left waiting.
+            log.exception("session cannot be read", session_id=session_id)
+            told = (
+                error
+                if isinstance(error, ShardDamaged)
+                else Unavailable(f"session {session_id!r} cannot be read: {error}")
+            )
+            self._answer(session_id, told)
             return
         if actor is None or self._group_of(session_id) not in self._writers:
             self._answer(session_id, None)
@@ -429,8 +369,7 @@ class SessionRegistry:
         self._come_up(session_id, actor)
 
     def _come_up(self, session_id: str, actor: SessionActor) -> None:
-        actor.used_at = self._loop.time()
-        self._actors[session_id] = actor
+        self.residency.add(actor, self._loop.time())
         self._answer(session_id, actor)
 
     def _creation_failed(self, session_id: str, error: HeadwaterError) -> None:

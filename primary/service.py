@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from grpc.aio import ServicerContext
 
-from agent_core.errors import HeadwaterError, InvalidRequest, OutcomeUnknown, Unavailable
+from agent_core.errors import HeadwaterError, InvalidRequest, Unavailable
 from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
-from agent_core.rpc import replication_pb2
 from agent_core.rpc.session_pb2 import (
     AppendBatch,
     AppendRequest,
@@ -32,7 +31,7 @@ from agent_core.rpc.session_pb2 import (
 from agent_core.rpc.session_pb2_grpc import SessionsServicer
 from agent_core.rpc_errors import abort
 from agent_core.tracing import Tracer
-from primary.append_order import AppendOrder
+from primary.append_answers import AppendAnswers, group_position
 from primary.checks import WriteChecks, acknowledgement
 from primary.mutation import OutcomeSink
 from primary.registry import SessionRegistry
@@ -165,6 +164,8 @@ class SessionsService(SessionsServicer):
         try:
             async for batch in batches:
                 for request in batch.appends:
+                    if answers.full:
+                        await answers.room()
                     await self._submit(request, answers, raise_errors=False)
                 if answers.order.full:
                     return
@@ -193,66 +194,3 @@ class SessionsService(SessionsServicer):
     def _position(self, session_id: str, position: Position) -> GroupPosition:
         group = self._layout.group_of(self._layout.shard_of(session_id))
         return group_position(group, position)
-
-
-class AppendAnswers:
-    """Gathers outcomes of one stream until they are sent.
-
-    Attributes:
-        order: Knows of which sessions nothing more may be taken before a refused append comes again.
-        last_error: The last failure.
-    """
-
-    def __init__(self) -> None:
-        self.order = AppendOrder()
-        self._session_ids: dict[int, str] = {}
-        self._results: list[AppendResult] = []
-        self._ready = asyncio.Event()
-        self._expected = 0
-        self._ended = False
-        self.last_error: HeadwaterError | None = None
-
-    def expect(self, request: AppendRequest) -> None:
-        """One more outcome will come."""
-        self._expected += 1
-        self._session_ids[request.request_id] = request.session_id
-
-    def end(self) -> None:
-        """No more will be expected."""
-        self._ended = True
-        self._ready.set()
-
-    async def take(self) -> list[AppendResult]:
-        """The outcomes since the last call, at least one; none when all that were expected have been taken."""
-        while not self._results and not (self._ended and not self._expected):
-            self._ready.clear()
-            await self._ready.wait()
-        results, self._results = self._results, []
-        self._expected -= len(results)
-        return results
-
-    def appended(self, request_id: int, group: int, seq: int, position: Position, *, duplicate: bool) -> None:
-        """The entry is safe."""
-        self._add(
-            AppendResult(
-                request_id=request_id, seq=seq, duplicate=duplicate, position=group_position(group, position)
-            )
-        )
-
-    def failed(self, request_id: int, error: HeadwaterError) -> None:
-        """The entry was not acknowledged."""
-        self.last_error = error
-        # A write of unknown outcome has its place in the session already: nothing can get in front of it.
-        if error.retry and not isinstance(error, OutcomeUnknown):
-            self.order.refused(self._session_ids.get(request_id, ""), request_id)
-        self._add(AppendResult(request_id=request_id, error_code=error.code, error_message=str(error)))
-
-    def _add(self, result: AppendResult) -> None:
-        self._session_ids.pop(result.request_id, None)
-        self._results.append(result)
-        self._ready.set()
-
-
-def group_position(group: int, position: Position) -> GroupPosition:
-    """A position as callers get it."""
-    return GroupPosition(group=group, position=replication_pb2.Position(epoch=position.epoch, lsn=position.lsn))

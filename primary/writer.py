@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
+from agent_core.errors import HeadwaterError, OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement, CommitTracker
@@ -28,6 +28,8 @@ from primary.pace import BatchPace
 
 log = structlog.get_logger(__name__)
 
+OVERLOADED_SECONDS = 1.0
+"""How long a queue may stay full before callers are refused: less than a client's patience with a hung node."""
 LOG_RETRY_SECONDS = 0.5
 EXPIRY_TICK_SECONDS = 0.05
 
@@ -121,6 +123,7 @@ class GroupWriter:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._full_since = 0.0
         self._stopping = False
         self._deposed = False
         self._drained = asyncio.Event()
@@ -158,8 +161,8 @@ class GroupWriter:
 
     @property
     def full(self) -> bool:
-        """Whether callers must wait for `room` before they submit."""
-        return self._accumulator.full
+        """Whether callers must wait for `room` before they submit; a writer that has stopped answers at once."""
+        return self._accumulator.full and self.takes_writes
 
     @property
     def takes_writes(self) -> bool:
@@ -177,8 +180,31 @@ class GroupWriter:
         return self._thread.owned
 
     async def room(self) -> None:
-        """Wait until the queue has room again, or the writer has stopped."""
-        await self._room.wait()
+        """Wait until the queue has room again, or the writer has stopped.
+
+        Raises:
+            Overloaded: It has had none for too long; nothing was written.
+        """
+        while self.full:
+            try:
+                async with asyncio.timeout_at(self._full_since + OVERLOADED_SECONDS):
+                    await self._room.wait()
+            except TimeoutError:
+                self.counters.failed[Overloaded.code] += 1
+                raise Overloaded(
+                    f"the queue of group {self.database.group} has been full for {OVERLOADED_SECONDS:g} s; "
+                    "nothing was written, try again in a moment"
+                ) from None
+
+    def reserve(self, size_bytes: int) -> None:
+        """Count a mutation that cannot be submitted yet as queued already, so that callers wait for it too."""
+        self._accumulator.reserve(size_bytes)
+        self._note_full()
+
+    def give_back(self, size_bytes: int) -> None:
+        """A mutation that was reserved for is submitted now, or never."""
+        self._accumulator.give_back(size_bytes)
+        self._make_room()
 
     def submit(self, mutation: Mutation) -> None:
         """Queue a mutation; its waiters hear of the outcome."""
@@ -189,8 +215,7 @@ class GroupWriter:
         if not self.queued:
             self._pace.first_queued(idle=not self._writing and not self._unreleased)
         self._accumulator.add(mutation)
-        if self._accumulator.full:
-            self._room.clear()
+        self._note_full()
         self._wake.set()
 
     def durable(self, node: str, lsn: int) -> None:
@@ -354,7 +379,13 @@ class GroupWriter:
             await asyncio.sleep(EXPIRY_TICK_SECONDS)
             now = self._loop.time()
             for mutation in self._accumulator.take_expired(now):
-                self._withdraw(mutation, Unavailable("the write waited too long for its turn; nothing was written"))
+                self._withdraw(
+                    mutation,
+                    Overloaded(
+                        f"the write waited {self._settings.acknowledgement_timeout_seconds:g} s for its turn; "
+                        "nothing was written, try again in a moment"
+                    ),
+                )
             self._make_room()
             unknown = OutcomeUnknown(
                 "not acknowledged by "
@@ -371,6 +402,11 @@ class GroupWriter:
     def _answer_unknown(self, mutations: Iterable[Mutation], error: OutcomeUnknown) -> None:
         for mutation in mutations:
             self._fail(mutation, error)
+
+    def _note_full(self) -> None:
+        if self._accumulator.full and self._room.is_set():
+            self._room.clear()
+            self._full_since = self._loop.time()
 
     def _make_room(self) -> None:
         if not self._accumulator.full:

@@ -14,9 +14,9 @@ from agent_core.rpc.workspace_pb2 import ChangeDocumentsRequest, ChangeDocuments
 from agent_core.rpc.workspace_pb2_grpc import WorkspaceWritingServicer
 from agent_core.rpc_errors import abort
 from agent_core.workspace.wire import CHANGE_OUTCOMES
+from primary.append_answers import group_position
 from primary.checks import acknowledgement
 from primary.registry import SessionRegistry
-from primary.service import group_position
 from primary.workspace.checks import checked_changes
 from primary.workspace.document_changes import DocumentChanges
 

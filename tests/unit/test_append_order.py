@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent_core.quorum import Acknowledgement
-from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResult, Session
+from agent_core.rpc.session_pb2 import Session
 from primary.accumulator import Accumulator
 from primary.actor import SessionActor
 from primary.append_order import AppendOrder
-from primary.checks import WriteChecks
 from primary.loader import SessionLoader
 from primary.mutation import Append
-from primary.service import SessionsService
-from tests.unit.primary_harness import Answers, Primary, primary
+from tests.unit.append_stream import Stream
+from tests.unit.primary_harness import Answers, primary
 
 
 def test_what_follows_a_refused_append_is_refused_until_one_comes_again() -> None:
@@ -48,49 +44,13 @@ def test_a_refusal_that_comes_late_does_not_take_back_a_later_one() -> None:
     assert order.admits("a", 3)
 
 
-class Stream:
-    """An append stream without gRPC: batches go in, results come out."""
-
-    def __init__(self, node: Primary) -> None:
-        service = SessionsService(node.registry, node.registry._layout, WriteChecks(), _no_listing)
-        self._batches: asyncio.Queue[AppendBatch] = asyncio.Queue()
-        context: Any = None
-        self._results = service.AppendStream(self._each(), context)
-        self.results: dict[int, AppendResult] = {}
-
-    async def _each(self) -> AsyncIterator[AppendBatch]:
-        while True:
-            yield await self._batches.get()
-
-    def send(self, *appends: tuple[int, str, bytes]) -> None:
-        self._batches.put_nowait(
-            AppendBatch(
-                appends=[
-                    AppendRequest(request_id=number, session_id=session_id, kind="message", payload_json=payload)
-                    for number, session_id, payload in appends
-                ]
-            )
-        )
-
-    async def answered(self, count: int) -> None:
-        self.results.clear()
-        async with asyncio.timeout(10):
-            while len(self.results) < count:
-                for result in (await anext(self._results)).results:
-                    self.results[result.request_id] = result
-
-
-async def _no_listing(_: Any) -> Any:
-    raise NotImplementedError
-
-
 async def test_a_refused_append_is_not_overtaken_by_one_of_its_batch_or_of_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with primary(tmp_path) as node:
         await node.create("a")
         await node.create("b")
-        node.registry.evict(float("inf"))
+        node.registry.residency.evict(float("inf"))
         load = SessionLoader.load
 
         def refuse(loader: SessionLoader, session_id: str, prepared: SessionActor | None) -> SessionActor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from agent_core.database.schema import FOLD_AFTER, shard_path
 from agent_core.routing import ShardLayout
 from primary import loader
 from primary.actor import SESSION_OVERHEAD_BYTES, SessionActor
-from primary.registry import PREPARED_SECONDS, ResidencySettings
+from primary.residency import PREPARED_SECONDS, ResidencySettings
 from tests.unit.primary_harness import Primary, primary
 
 LAYOUT = ShardLayout(shard_count=4)
@@ -29,6 +30,10 @@ def read(directory: Path, session_id: str) -> SessionActor:
     return actor
 
 
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 async def written(node: Primary, first: int, last: int) -> None:
     for number in range(first, last + 1):
         node.submit("a", str(number), key=f"key {number}")
@@ -40,10 +45,10 @@ async def test_a_prepared_session_is_served_with_what_came_since(tmp_path: Path,
     async with primary(tmp_path, layout=LAYOUT) as node:
         await node.create("a")
         await written(node, 1, 10)
-        assert node.registry.prepare(read(tmp_path, "a"))
+        assert node.registry.residency.prepare(read(tmp_path, "a"), now())
         await written(node, 11, 10 + since)
-        node.registry.evict(float("-inf"))
-        node.registry._actors.clear()
+        node.registry.residency.evict(float("-inf"))
+        node.registry.residency.drop_group(0)
         assert await node.texts("a") == [b'{"text":"%d"}' % number for number in range(1, 11 + since)]
         again = await node.append("a", "2", key="key 2")
         assert (again.seq, again.duplicate) == (2, True)
@@ -54,9 +59,9 @@ async def test_what_was_prepared_in_vain_is_let_go(tmp_path: Path) -> None:
     async with primary(tmp_path, layout=LAYOUT) as node:
         await node.create("a")
         actor = read(tmp_path, "a")
-        assert node.registry.prepare(actor)
-        node.registry.evict(actor.used_at + PREPARED_SECONDS)
-        assert node.registry.prepared_sessions == 0
+        assert node.registry.residency.prepare(actor, now())
+        node.registry.residency.evict(actor.used_at + PREPARED_SECONDS)
+        assert node.registry.residency.take_prepared("a") is None
 
 
 async def test_no_more_is_prepared_than_there_is_room_for(tmp_path: Path) -> None:
@@ -64,8 +69,8 @@ async def test_no_more_is_prepared_than_there_is_room_for(tmp_path: Path) -> Non
     async with primary(tmp_path, layout=LAYOUT, residency=for_one) as node:
         await node.create("a")
         await node.create("b")
-        assert node.registry.prepare(read(tmp_path, "a"))
-        assert not node.registry.prepare(read(tmp_path, "b"))
+        assert node.registry.residency.prepare(read(tmp_path, "a"), now())
+        assert not node.registry.residency.prepare(read(tmp_path, "b"), now())
 
 
 async def test_the_sessions_in_use_are_named_most_recently_used_first(tmp_path: Path) -> None:
@@ -74,4 +79,4 @@ async def test_the_sessions_in_use_are_named_most_recently_used_first(tmp_path: 
             await node.create(name)
         for name in ("b", "c", "a"):
             await node.append(name, "x")
-        assert node.registry.in_use(0, 2) == ["a", "c"]
+        assert node.registry.residency.in_use(0, 2) == ["a", "c"]

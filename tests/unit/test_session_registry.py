@@ -8,32 +8,92 @@ from pathlib import Path
 
 import pytest
 
+from agent_core.database.build import Connection
 from agent_core.errors import (
     InvalidRequest,
     NotPrimary,
     OutcomeUnknown,
     SessionNotFound,
+    ShardDamaged,
     Unavailable,
     WriteFailed,
 )
 from agent_core.rpc.session_pb2 import Session, SubscribeEvent
 from primary.electing.lease import Lease
-from primary.registry import ResidencySettings
+from primary.loader import SessionLoader
+from primary.residency import ResidencySettings
 from primary.subscription import subscribe
 from primary.writer import WriterSettings
 from tests.unit.primary_harness import primary
 from tests.waiting import until
 
 NEVER = float("inf")
+SESSION_BYTES = 40_000
+"""More than a session of the tests takes."""
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("UPDATE entries SET payload = NULL WHERE seq = 2", "NoneType"),
+        ("UPDATE entries SET payload = x'00ff' WHERE seq = 2", "bytes"),
+        ("UPDATE entries SET kind = x'ff' WHERE seq = 2", "utf-8"),
+        ("UPDATE entries SET seq = 'two' WHERE seq = 2", "str"),
+        ("UPDATE entries SET seq = 12 WHERE seq = 3", "entry 12 stands where 3 entries end"),
+        ("UPDATE sessions SET metadata = NULL", "NoneType"),
+        ("UPDATE sessions SET created_at = 'once'", "str"),
+    ],
+)
+async def test_a_session_whose_row_is_damaged_is_answered_with_what_is_wrong(
+    tmp_path: Path, damage: str, what: str
+) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        for text in ("one", "two", "three"):
+            await node.append("a", text)
+        node.registry.residency.evict(NEVER)
+        state = node.database.shards[node.registry._layout.shard_of("a")]
+        _damage(state.connection, damage)
+        async with asyncio.timeout(10):
+            with pytest.raises(ShardDamaged, match=what):
+                await node.registry.actor("a")
+        outcome = await node.append("a", "four")
+        assert isinstance(outcome.error, ShardDamaged)
+        assert f"shard {state.shard}" in str(outcome.error)
+        assert not node.writer.full
+
+
+async def test_a_session_that_cannot_be_read_for_a_reason_nobody_thought_of_is_answered_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        node.registry.residency.evict(NEVER)
+
+        def broken(*arguments: object) -> None:
+            raise RuntimeError("nobody thought of this")
+
+        monkeypatch.setattr(SessionLoader, "load", broken)
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="nobody thought of this"):
+                await node.registry.actor("a")
+
+
+def _damage(connection: Connection, statement: str) -> None:
+    """Change a row behind the schema's back, as rot in a page would."""
+    connection.execute("PRAGMA writable_schema=ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE type = 'table'")
+    connection.execute("PRAGMA writable_schema=RESET")
+    connection.execute(statement)
 
 
 async def test_an_evicted_session_comes_back_with_everything(tmp_path: Path) -> None:
     async with primary(tmp_path) as node:
         await node.create("a")
         await node.append("a", "one", key="k")
-        node.registry.evict(NEVER)
-        assert node.registry.live_sessions == 0
-        assert node.registry.counters.evictions_idle == 1
+        node.registry.residency.evict(NEVER)
+        assert len(node.registry.residency) == 0
+        assert node.registry.residency.evicted_idle == 1
         again = await node.append("a", "one", key="k")
         assert (again.seq, again.duplicate) == (1, True)
         assert (await node.append("a", "two")).seq == 2
@@ -43,32 +103,47 @@ async def test_an_evicted_session_comes_back_with_everything(tmp_path: Path) -> 
 async def test_appends_that_wait_for_a_session_to_come_up_keep_their_order(tmp_path: Path) -> None:
     async with primary(tmp_path) as node:
         await node.create("a")
-        node.registry.evict(NEVER)
+        node.registry.residency.evict(NEVER)
         for number in range(20):
             node.submit("a", str(number))
         await node.answers.wait(20)
         assert await node.texts("a") == [b'{"text":"%d"}' % number for number in range(20)]
 
 
-async def test_over_the_memory_budget_the_longest_unused_go_first(tmp_path: Path) -> None:
-    residency = ResidencySettings(memory_budget_bytes=30_000)
+async def test_sessions_that_come_up_in_a_burst_keep_to_the_memory_budget(tmp_path: Path) -> None:
+    residency = ResidencySettings(memory_budget_bytes=3 * SESSION_BYTES)
+    names = [f"s{number}" for number in range(10)]
     async with primary(tmp_path, residency=residency) as node:
-        for name in ("old", "new"):
+        for name in names:
             await node.create(name)
             await node.append(name, "x" * 20_000)
-        node.registry.evict(asyncio.get_running_loop().time())
-        assert node.registry.actor_if_live("old") is None
-        assert node.registry.actor_if_live("new") is not None
-        assert node.registry.counters.evictions_memory == 1
-        assert len(await node.texts("old")) == 1
+            await node.append(name, "one more")
+        node.registry.residency.evict(NEVER)
+        actors = await asyncio.gather(*map(node.registry.actor, names))
+        assert [actor.visible_seq for actor in actors] == [2] * len(names)
+        assert node.registry.residency.memory_bytes <= residency.memory_budget_bytes
+
+
+async def test_a_session_larger_than_the_memory_budget_is_read_once(tmp_path: Path) -> None:
+    residency = ResidencySettings(memory_budget_bytes=3 * SESSION_BYTES)
+    async with primary(tmp_path, residency=residency) as node:
+        await node.create("large")
+        await node.append("large", "x" * 5 * SESSION_BYTES)
+        await node.create("small")
+        node.registry.residency.evict(NEVER)
+        for _ in range(5):
+            for name in ("large", "small"):
+                await node.registry.actor(name)
+            node.registry.residency.evict(asyncio.get_running_loop().time())
+        assert node.registry.counters.loads == 2
 
 
 async def test_a_session_with_a_write_on_its_way_is_not_evicted(tmp_path: Path) -> None:
     async with primary(tmp_path) as node:
         await node.create("a")
         node.submit("a", "one")
-        node.registry.evict(NEVER)
-        assert node.registry.live_sessions == 1
+        node.registry.residency.evict(NEVER)
+        assert len(node.registry.residency) == 1
         await node.answers.wait(1)
 
 
@@ -76,7 +151,7 @@ async def test_a_session_is_created_once(tmp_path: Path) -> None:
     async with primary(tmp_path) as node:
         outcomes = await asyncio.gather(*(node.create("a") for _ in range(5)))
         assert len({session.created_at_ms for session in outcomes}) == 1
-        assert node.registry.live_sessions == 1
+        assert len(node.registry.residency) == 1
 
 
 async def test_a_subscriber_gets_the_backfill_then_each_entry_across_evictions(tmp_path: Path) -> None:
@@ -90,7 +165,7 @@ async def test_a_subscriber_gets_the_backfill_then_each_entry_across_evictions(t
         for number in range(4, 10):
             following = asyncio.ensure_future(_seqs(events))
             await asyncio.sleep(0)
-            node.registry.evict(NEVER)
+            node.registry.residency.evict(NEVER)
             await node.append("a", str(number))
             assert await following == [number]
         await events.aclose()  # type: ignore[attr-defined] # it is an asynchronous generator
@@ -201,7 +276,7 @@ async def test_a_primary_that_may_have_been_replaced_denies_no_session(tmp_path:
 async def test_a_session_that_is_read_while_its_primary_steps_down_is_not_denied(tmp_path: Path) -> None:
     async with primary(tmp_path) as node:
         await node.create("a")
-        node.registry.evict(float("inf"))
+        node.registry.residency.evict(float("inf"))
         reading = asyncio.create_task(node.registry.actor("a"))
         await asyncio.sleep(0)
         node.registry.step_down(0)
