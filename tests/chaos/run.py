@@ -16,12 +16,12 @@ from random import Random
 
 from agent_core.client.endpoints import open_channel
 from agent_core.errors import HeadwaterError
+from ops.benchmarks.network import Network, enter_namespaces
 from ops.local_cluster import LocalClusterError
 from ops.verify import compare_nodes
 from tests.chaos.clients import Load, read_transcript
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.history import Outcome
-from tests.chaos.network import Network, enter_namespaces
 from tests.chaos.stage import NODES, Stage
 
 WRITERS = 6
