@@ -24,7 +24,7 @@ from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.history import Outcome
 from tests.chaos.stage import NODES, Stage
 
-WRITERS = 6
+WRITERS = 24
 HEALTHY_SECONDS = 45.0
 READ_MS = 10_000
 
@@ -68,6 +68,7 @@ async def play_round(stage: Stage, number: int, fault: Fault) -> str:
 async def check(stage: Stage, load: Load) -> list[str]:
     """What is wrong, once every client has stopped."""
     problems = [violation for history in load.histories for violation in history.violations]
+    problems += [problem for subscriber in load.subscribers for problem in subscriber.view.judge()]
     channels = {node: open_channel(address) for node, address in stage.addresses.items()}
     try:
         for writer in load.writers:
