@@ -12,14 +12,14 @@ from agent_core.client.append_queue import AppendQueue, PendingAppend
 from agent_core.client.attempts import DIRECT, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Appended
-from agent_core.errors import HeadwaterError, NotPrimary, Unavailable, from_code
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable, from_code
 from agent_core.position import Position
 from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResults
 from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.rpc_errors import from_rpc_error
 
 STALL_SECONDS = 1.2
-"""When nothing is heard of appends for so long, the node may hang: another one is tried, which costs little."""
+"""When a node serves no append for so long, it may hang, or be cut off from the others: the next one is tried."""
 
 Stream = grpc.aio.StreamStreamCall[AppendBatch, AppendResults]
 
@@ -48,7 +48,7 @@ class AppendStream:
         self._sendable = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.Future[None] | None = None
-        self._heard_at = 0.0
+        self._served_at = 0.0
         self._failure: str | None = None
         self._task = self._loop.create_task(self._run(), name="headwater append stream")
         self._task.add_done_callback(self._ended)
@@ -67,6 +67,8 @@ class AppendStream:
         completion: asyncio.Future[Appended] = loop.create_future()
         pending = PendingAppend(request, loop.time() + self._timeout_seconds, completion)
         queue = self.queue
+        if not queue:
+            self._served_at = loop.time()  # until now there was nothing to serve
         queue.put(pending)
         if self._timer is None:
             self._set_timer()
@@ -125,14 +127,14 @@ class AppendStream:
         channel = await self._endpoints.connected(self._timeout_seconds)
         call: Stream = SessionsStub(channel).AppendStream(metadata=DIRECT)
         self._stalled = self._loop.create_future()
-        self._heard_at = self._loop.time()
+        self._served_at = self._loop.time()
         receiving = self._loop.create_task(self._receive(call))
         sending = self._loop.create_task(self._send(call))
         watching = self._loop.create_task(self._watch(self._stalled))
         try:
             await asyncio.wait({receiving, sending, self._stalled}, return_when=asyncio.FIRST_COMPLETED)
             if self._stalled.done():
-                raise Unavailable("the node takes appends but does not answer them")
+                raise Unavailable("the node takes appends but does not serve them")
             if sending.done():
                 await sending
             # A write that failed says less about the reason than the end of the stream does.
@@ -148,16 +150,13 @@ class AppendStream:
     async def _watch(self, stalled: asyncio.Future[None]) -> None:
         while not stalled.done():
             await asyncio.sleep(STALL_SECONDS / 4)
-            silent_seconds = self._loop.time() - self._heard_at
-            if self.queue.in_flight and silent_seconds >= STALL_SECONDS and not stalled.done():
+            if self.queue and self._loop.time() - self._served_at >= STALL_SECONDS and not stalled.done():
                 stalled.set_result(None)
 
     async def _send(self, call: Stream) -> None:
         queue, sendable = self.queue, self._sendable
         while True:
             await sendable.wait()
-            if not queue.in_flight:
-                self._heard_at = self._loop.time()  # until now there was nothing to answer
             # Everyone who was woken in this turn of the event loop may still join.
             await asyncio.sleep(0)
             batch = queue.drain()
@@ -172,16 +171,15 @@ class AppendStream:
     async def _receive(self, call: Stream) -> None:
         try:
             async for results in call:
-                self._heard_at = self._loop.time()
                 self._take(results)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, unanswered=Unavailable) from error
         raise Unavailable("the node ended the stream")
 
     def _take(self, results: AppendResults) -> None:
-        queue, now = self.queue, self._heard_at
+        queue, now = self.queue, self._loop.time()
         moved: NotPrimary | None = None
-        refused = False
+        refused = served = False
         for result in results.results:
             if result.seq:
                 place = result.position
@@ -190,12 +188,16 @@ class AppendStream:
                     result.seq, Position(position.epoch, position.lsn), place.group, result.duplicate
                 )
                 queue.succeed(result.request_id, appended, now)
+                served = True
                 continue
             refused = True
             error = from_code(result.error_code, result.error_message)
             queue.refuse(result.request_id, error, now)
+            served = served or not isinstance(error, (Unavailable, OutcomeUnknown))
             if isinstance(error, NotPrimary):
                 moved = error
+        if served:
+            self._served_at = now
         if moved is not None:
             raise moved
         if refused:
@@ -220,7 +222,7 @@ class AppendStream:
         now = self._loop.time()
         unanswered = self.queue.elapse(now)
         # Half: the time until the stream stood, and until the append was sent, counts against the append.
-        silent = now - self._heard_at >= self._timeout_seconds / 2
+        silent = now - self._served_at >= self._timeout_seconds / 2
         if unanswered and silent and self._stalled is not None and not self._stalled.done():
             self._stalled.set_result(None)
         self._set_timer()

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent_core.client import Client
 from agent_core.database.build import PAGE_SIZE
 from agent_core.database.wal import FRAME_SIZE
-from ops.benchmarks.figures import MEGABYTE, Figures, Progress, over_runs, unheard
+from ops.benchmarks.figures import MEGABYTE, Figures, Goal, Progress, judged, over_runs, unheard
 from ops.benchmarks.load import append_while, create_sessions, payloads, until
 from ops.benchmarks.node_metrics import CAPTURED_BYTES, read_metrics
 from ops.benchmarks.placement import let_lead
@@ -21,6 +21,8 @@ from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 
 MEASURE_WRITTEN_SECONDS = 0.25
+
+GOALS = (Goal("pages_mb_per_second", at_least=50),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ async def measure_catch_up(directory: Path, plan: CatchUpPlan, progress: Progres
                 }
             )
     digits = {"pages_mb_per_second": 1, "pages_mb": 1, "seconds": 3, "seconds_until_hello": 2}
-    return {"writers": plan.writers, "entry_bytes": plan.entry_bytes, **over_runs(runs, digits)}
+    figures: Figures = {"writers": plan.writers, "entry_bytes": plan.entry_bytes, **over_runs(runs, digits)}
+    return {**figures, "goals": judged(figures, GOALS)}
 
 
 async def _write_pages(

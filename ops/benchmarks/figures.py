@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +15,71 @@ Progress = Callable[[str, float], None]
 
 MEGABYTE = 1e6
 
+NAME_COLUMNS = 40
+"""Of a figure's name, where figures are printed for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure, by the path of its names with points between, and what it may be at most."""
+    """What a figure may be at most, or must be at least: the goal, and the aim beyond it where there is one.
+
+    Attributes:
+        figure: The figure, by the path of its names with points between.
+        at_most: The goal of a figure that is better the lower it is.
+        at_least: The goal of one that is better the higher it is.
+        aim: What it should come to.
+    """
 
     figure: str
-    at_most: float
+    at_most: float | None = None
+    at_least: float | None = None
+    aim: float | None = None
+
+    def judge(self, figures: Figures) -> Figures:
+        """The goal with what was measured, and whether it, and its aim, is `met` or `missed`."""
+        measured: Any = figures
+        for name in self.figure.split("."):
+            measured = measured[name]
+        judgement: Figures = {}
+        if self.at_most is not None:
+            judgement["at_most"] = self.at_most
+        if self.at_least is not None:
+            judgement["at_least"] = self.at_least
+        judgement |= {"measured": measured, "outcome": self._outcome(measured, self.at_most, self.at_least)}
+        if self.aim is not None:
+            at_most, at_least = (self.aim, None) if self.at_least is None else (None, self.aim)
+            judgement |= {"aim": self.aim, "aim_outcome": self._outcome(measured, at_most, at_least)}
+        return judgement
+
+    @staticmethod
+    def _outcome(measured: float, at_most: float | None, at_least: float | None) -> str:
+        high = at_most is not None and measured > at_most
+        low = at_least is not None and measured < at_least
+        return "missed" if high or low else "met"
 
 
 def judged(figures: Figures, goals: Sequence[Goal]) -> Figures:
-    """Each goal with what was measured, and whether that is `met` or `missed`."""
-    judgements: Figures = {}
-    for goal in goals:
-        found: Any = figures
-        for name in goal.figure.split("."):
-            found = found[name]
-        judgements[goal.figure] = {
-            "goal": goal.at_most,
-            "measured": found,
-            "outcome": "met" if found <= goal.at_most else "missed",
-        }
-    return judgements
+    """Each goal's judgement, by the figure it is about; see `Goal.judge`."""
+    return {goal.figure: goal.judge(figures) for goal in goals}
+
+
+def lines_of(figures: Figures, prefix: str = "") -> Iterator[str]:
+    """Figures for people, one a line by the path of its names, each goal with its outcome."""
+    for name, value in figures.items():
+        if name == "goals" and isinstance(value, dict):
+            for figure, judgement in value.items():
+                yield f"{prefix}{figure:<{NAME_COLUMNS}} {_sentence(judgement)}"
+        elif isinstance(value, dict):
+            yield from lines_of(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix + name:<{NAME_COLUMNS}} {value}"
+
+
+def _sentence(judgement: Mapping[str, Any]) -> str:
+    bound = "at_most" if "at_most" in judgement else "at_least"
+    goal = f"goal {bound.replace('_', ' ')} {judgement[bound]}: {judgement['outcome']}"
+    aim = f"; aim {judgement['aim']}: {judgement['aim_outcome']}" if "aim" in judgement else ""
+    return f"{judgement['measured']}, {goal}{aim}"
 
 
 def unheard(_doing: str, _share: float) -> None:
@@ -50,7 +93,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def over_runs(runs: Sequence[Mapping[str, float]], digits: Mapping[str, int]) -> Figures:
-    """The median of each figure over the runs, and under `…_all` what each run gave, to show the spread.
+    """The median of each figure over the runs, under `…_spread` the lowest and the highest, and `…_all` of them.
 
     Args:
         runs: The figures of each run, all with the same names; at least one run.
@@ -60,6 +103,7 @@ def over_runs(runs: Sequence[Mapping[str, float]], digits: Mapping[str, int]) ->
     for name, places in digits.items():
         values = [run[name] for run in runs]
         figures[name] = _rounded(statistics.median(values), places)
+        figures[f"{name}_spread"] = [_rounded(min(values), places), _rounded(max(values), places)]
         figures[f"{name}_all"] = [_rounded(value, places) for value in values]
     return figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import grpc.aio
@@ -47,6 +48,26 @@ async def _leads(cluster: LocalCluster, node_id: str) -> bool:
                 except grpc.aio.AioRpcError:
                     return False
     return False
+
+
+async def primaries(cluster: LocalCluster) -> set[str | None]:
+    """Who leads a group, as any of the nodes knows; None stands for nobody."""
+    maps_known = [(await map_of(node.grpc_address))[0] for node in cluster.addresses]
+    return {placement.primary for known in maps_known for placement in known.placements}
+
+
+async def raft_leader(cluster: LocalCluster) -> str:
+    """The Raft leader, once all nodes name the same.
+
+    Raises:
+        TimeoutError: They do not within a minute.
+    """
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while True:
+            named = {(await map_of(node.grpc_address))[1] for node in cluster.addresses}
+            if len(named) == 1 and (leader := named.pop()):
+                return leader
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def map_of(address: str) -> tuple[ClusterMap, str]:

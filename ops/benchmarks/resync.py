@@ -15,7 +15,7 @@ from agent_core.database.build import PAGE_SIZE, open_for_writing
 from agent_core.database.pages import PAGE_HASH_BYTES
 from agent_core.database.schema import read_position, set_position, shard_path
 from agent_core.position import Position
-from ops.benchmarks.figures import MEGABYTE, Figures, Progress, over_runs, unheard
+from ops.benchmarks.figures import MEGABYTE, Figures, Goal, Progress, judged, over_runs, unheard
 from ops.benchmarks.load import create_sessions, fill, payloads, until
 from ops.benchmarks.node_metrics import RESYNC_BYTES, RESYNCS, read_metrics
 from ops.benchmarks.placement import let_lead
@@ -27,6 +27,8 @@ from ops.verify import compare_nodes
 SESSIONS = 64
 ENTRY_BYTES = 3800
 """A page holds one such entry, so changing entries changes as many pages."""
+
+GOALS = (Goal("sent_share", at_most=0.05),)
 
 AHEAD_BY = 1_000_000
 """How far past the log the standby's shard claims to be; no log goes on from there."""
@@ -82,7 +84,8 @@ async def measure_resync(directory: Path, plan: ResyncPlan, progress: Progress =
             )
         identical = await _identical(cluster)
     digits = {"sent_share": 4, "differing_share": 4, "shard_mb": 1, "pages_sent_mb": 2, "hashes_sent_mb": 2}
-    return {**over_runs(runs, {**digits, "seconds_from_process_start": 2}), "identical": identical}
+    figures = over_runs(runs, {**digits, "seconds_from_process_start": 2})
+    return {**figures, "identical": identical, "goals": judged(figures, GOALS)}
 
 
 def diverge(path: Path, share: float) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,29 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
+from agent_core.errors import HeadwaterError
 from agent_core.routing import MAX_SHARD_COUNT
-from ops.benchmarks.append import AppendPlan, measure_appends
+from ops.benchmarks.append import AppendPlan, measure_appends, measure_group_counts
 from ops.benchmarks.catchup import CatchUpPlan, measure_catch_up
+from ops.benchmarks.compare import ComparePlan, compare_builds
 from ops.benchmarks.failover import FailoverPlan, measure_failover
-from ops.benchmarks.figures import Figures
-from ops.benchmarks.lag import measure_lag
+from ops.benchmarks.figures import Figures, Progress, lines_of
+from ops.benchmarks.lag import LagPlan, measure_lag
 from ops.benchmarks.length import LengthPlan, measure_length
 from ops.benchmarks.memory import MemoryPlan, measure_memory
+from ops.benchmarks.network import enter_namespaces, why_no_namespaces
 from ops.benchmarks.read import ReadPlan, measure_reading
 from ops.benchmarks.read_data import ReadData
 from ops.benchmarks.read_load import LoadPlan
 from ops.benchmarks.resync import ResyncPlan, measure_resync
+from ops.local_cluster import LocalClusterError
 
 Measurement = Callable[..., Coroutine[Any, Any, Figures]]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, all on one line.")
 entry_bytes_option = click.option(
     "--bytes",
     "entry_bytes",
@@ -57,11 +64,22 @@ def megabytes_option(what: str) -> Callable[[Callable[..., None]], Callable[...,
     )
 
 
+def group_counts(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Counts of shard groups with commas between.
+
+    Raises:
+        click.BadParameter: One is no count of shard groups.
+    """
+    count = click.IntRange(1, MAX_SHARD_COUNT)
+    return None if text is None else tuple(map(count, text.split(",")))
+
+
 @click.group()
 def bench() -> None:
     """Measure a primary and two standbys, started for the purpose on loopback.
 
-    Figures are medians over the runs; what each run gave stands beside them under `..._all`.
+    Figures are medians over the runs; the lowest and highest stand beside them under `..._spread`, what each run
+    gave under `..._all`. Each goal is told as met or missed. What is being done is told on standard error.
 
     Example: headwater bench append --writers 64 --json
     """
@@ -74,21 +92,59 @@ def bench() -> None:
 )
 @runs_option(3)
 @entry_bytes_option
-@click.option("--groups", type=click.IntRange(1, MAX_SHARD_COUNT), help="Shard groups. [default: the cluster's]")
+@click.option(
+    "--groups",
+    metavar="COUNT,…",
+    callback=group_counts,
+    help="Shard groups; several counts, as in 1,2,4, are measured one after another. [default: the cluster's]",
+)
 @json_option
-def append(writers: int, seconds: float, runs: int, entry_bytes: int, groups: int | None, *, as_json: bool) -> None:
-    """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on."""
-    plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes, groups=groups)
+def append(
+    writers: int, seconds: float, runs: int, entry_bytes: int, groups: tuple[int, ...] | None, *, as_json: bool
+) -> None:
+    """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on.
+
+    One node leads every shard group, and the client asks that one.
+    """
+    plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes)
+    if groups is not None and len(groups) > 1:
+        measure(partial(measure_group_counts, plan=plan, counts=groups), as_json=as_json)
+        return
+    if groups is not None:
+        plan = replace(plan, groups=groups[0])
     measure(partial(measure_appends, plan=plan), as_json=as_json)
 
 
 @bench.command()
-@click.option("--rate", type=click.IntRange(1, 20_000), default=1000, show_default=True, help="Appends per second.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True)
+@click.option(
+    "--before",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A checkout of the build to compare with.",
+)
+@writers_option
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.5), default=5.0, show_default=True, help="Each run's length."
+)
+@runs_option(5)
 @json_option
-def lag(rate: int, seconds: float, *, as_json: bool) -> None:
+def compare(before: Path, writers: int, seconds: float, runs: int, *, as_json: bool) -> None:
+    """Appends of this build as a multiple of another's, measured in turns.
+
+    Example: git worktree add ../before COMMIT && headwater bench compare --before ../before
+    """
+    plan = ComparePlan(before=before, writers=writers, seconds=seconds, runs=runs)
+    measure(partial(compare_builds, plan=plan), as_json=as_json)
+
+
+@bench.command()
+@click.option("--rate", type=click.IntRange(1, 20_000), default=1000, show_default=True, help="Appends per second.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Each run's length.")
+@runs_option(3)
+@json_option
+def lag(rate: int, seconds: float, runs: int, *, as_json: bool) -> None:
     """From an append's acknowledgement to its being visible on a standby."""
-    measure(partial(measure_lag, rate=rate, seconds=seconds), as_json=as_json)
+    measure(partial(measure_lag, plan=LagPlan(rate=rate, seconds=seconds, runs=runs)), as_json=as_json)
 
 
 @bench.command()
@@ -155,10 +211,11 @@ def resync(megabytes: float, differing: float, runs: int, *, as_json: bool) -> N
     show_default=True,
     help="An entry's size.",
 )
+@runs_option(3)
 @json_option
-def memory(sessions: int, session_bytes: int, entry_bytes: int, *, as_json: bool) -> None:
+def memory(sessions: int, session_bytes: int, entry_bytes: int, runs: int, *, as_json: bool) -> None:
     """Resident memory of a primary with live sessions above that of an empty one."""
-    plan = MemoryPlan(sessions=sessions, session_bytes=session_bytes, entry_bytes=entry_bytes)
+    plan = MemoryPlan(sessions=sessions, session_bytes=session_bytes, entry_bytes=entry_bytes, runs=runs)
     measure(partial(measure_memory, plan=plan), as_json=as_json)
 
 
@@ -204,32 +261,55 @@ def read(
 )
 @json_option
 def failover(runs: int, writers: int, idle_seconds: float, *, as_json: bool) -> None:
-    """Until appends are acknowledged again: primary killed, killed as Raft leader too, frozen, handed over."""
-    plan = FailoverPlan(runs=runs, writers=writers, idle_seconds=idle_seconds)
+    """Until appends are acknowledged again: primary killed, frozen, cut off, handed over.
+
+    A primary is killed as Raft leader and as none. Cutting off needs network namespaces, so root or user
+    namespaces, and the commands unshare and ip; without them that kind is left out.
+    """
+    no_partitions = why_no_namespaces() or ""
+    if no_partitions:
+        click.echo(f"no primary is cut off from the others: {no_partitions}", err=True)
+    else:
+        enter_namespaces()
+    plan = FailoverPlan(runs=runs, writers=writers, idle_seconds=idle_seconds, no_partitions=no_partitions)
     measure(partial(measure_failover, plan=plan), as_json=as_json)
 
 
 def measure(measurement: Measurement, *, as_json: bool) -> None:
-    """Run one benchmark in a directory of its own, showing how far it is on a terminal, and print its figures."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task("starting", total=1.0)
-
-        def show(doing: str, share: float) -> None:
-            bar.update(task, description=doing, completed=share)
-
-        figures = asyncio.run(measurement(Path(directory), progress=show))
+    """Run one benchmark in a directory of its own, tell on standard error what it does, and print its figures."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory, progress_shown() as show:
+        try:
+            figures = asyncio.run(measurement(Path(directory), progress=show))
+        except (HeadwaterError, LocalClusterError) as error:
+            raise click.ClickException(str(error)) from error
     report({"benchmark": click.get_current_context().info_name, **figures}, as_json=as_json)
 
 
-def report(figures: Figures, *, as_json: bool) -> None:
-    """Print figures for a machine, or one a line."""
-    if as_json:
-        click.echo(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+@contextmanager
+def progress_shown() -> Iterator[Progress]:
+    """On a terminal a bar that moves; elsewhere a line for each thing that is begun."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with ProgressBar(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("starting", total=1.0)
+            yield lambda doing, share: bar.update(task, description=doing, completed=share)
         return
-    for name, value in figures.items():
-        click.echo(f"{name:28} {value}")
+    told = ""
+
+    def tell(doing: str, _share: float) -> None:
+        nonlocal told
+        if doing != told:
+            click.echo(doing, err=True)
+            told = doing
+
+    yield tell
+
+
+def report(figures: Figures, *, as_json: bool) -> None:
+    """Print figures for a machine, on one line, or one a line, goals last."""
+    if as_json:
+        click.echo(orjson.dumps(figures))
+        return
+    for line in lines_of(figures):
+        click.echo(line)

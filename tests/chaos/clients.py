@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from random import Random
 
 import grpc.aio
@@ -19,13 +19,17 @@ from agent_core.position import START, Position
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import GetTranscriptRequest
 from agent_core.rpc_errors import from_rpc_error
-from tests.chaos.history import Attempt, Outcome, ReaderView, SessionHistory
+from tests.chaos.history import Attempt, Outcome, ReaderView, SessionHistory, SubscriberView
 
-THINK_SECONDS = (0.0, 0.02)
+THINK_SECONDS = (0.0, 0.08)
 IMPATIENT_SECONDS = 1.5
 PATIENT_SECONDS = 60.0
 READ_SECONDS = 2.0
 READ_EVERY_SECONDS = (0.02, 0.2)
+SUBSCRIBED_ENTRIES = (5, 200)
+"""After so many entries a subscriber goes away, and comes back with its cursor."""
+FOLLOW_SECONDS = 20.0
+"""How long a subscriber may take to bring what was acknowledged, once all is mended."""
 MOST_ENTRIES = 10_000
 """A transcript is read in one page, so a session must not grow longer."""
 
@@ -150,11 +154,45 @@ class PrimaryReader:
                     self._view.read(transcript, at_least=at_least, where=client.address)
 
 
+class SubscribingReader:
+    """Follows a session, goes away now and then, and comes back with the cursor that it had.
+
+    Attributes:
+        view: What it was brought.
+    """
+
+    def __init__(self, writer: Writer, chance: Random) -> None:
+        self.view = SubscriberView(writer.history)
+        self._chance = chance
+
+    async def run(self, addresses: list[str], created: asyncio.Event) -> None:
+        """Follow until cancelled."""
+        await created.wait()
+        session = self.view.history.session_id
+        given = self._chance.sample(addresses, len(addresses))
+        async with Client(given, timeout_seconds=PATIENT_SECONDS) as client:
+            while True:
+                left = self._chance.randint(*SUBSCRIBED_ENTRIES)
+                entries = client.subscribe(session, self.view.cursor)
+                assert isinstance(entries, AsyncGenerator), "it can be closed"
+                try:
+                    async with aclosing(entries):
+                        async for entry in entries:
+                            self.view.brought(entry.seq, entry.payload)
+                            left -= 1
+                            if not left:
+                                break
+                except SessionNotFound:
+                    self.view.history.violations.append(f"{session}: {client.address} has none to subscribe to")
+                    return
+
+
 class Load:
     """Writers and readers at work.
 
     Attributes:
         writers: The writers.
+        subscribers: One for each of them.
     """
 
     def __init__(self, name: str, addresses: Mapping[str, str], chance: Random, *, writers: int) -> None:
@@ -163,6 +201,7 @@ class Load:
             Writer(f"{name}-{number}", Random(chance.random()), patient=number % 2 == 1)
             for number in range(1, writers + 1)
         ]
+        self.subscribers = [SubscribingReader(writer, Random(chance.random())) for writer in self.writers]
         self._addresses = addresses
         self._chance = chance
         self._tasks: list[asyncio.Task[None]] = []
@@ -186,9 +225,16 @@ class Load:
                         task.result()
                 await asyncio.sleep(0.02)
 
+    async def _followed(self) -> None:
+        """Give the subscribers time; whether that was enough is judged later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                while not all(subscriber.view.caught_up for subscriber in self.subscribers):
+                    await asyncio.sleep(0.02)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """At work within; at the end each writer has its last outcome."""
+        """At work within; at the end each writer has its last outcome, and each subscriber time to follow."""
         async with AsyncExitStack() as stack:
             channels = {
                 node: await stack.enter_async_context(open_channel(address))
@@ -196,7 +242,7 @@ class Load:
             }
             addresses = list(self._addresses.values())
             readers, writing = [], []
-            for writer in self.writers:
+            for writer, subscriber in zip(self.writers, self.subscribers, strict=True):
                 created = asyncio.Event()
                 near = ShardReader(writer, Random(self._chance.random()))
                 strict = PrimaryReader(writer, Random(self._chance.random()))
@@ -205,6 +251,7 @@ class Load:
                 readers += [
                     asyncio.create_task(near.run(channels, created)),
                     asyncio.create_task(strict.run(addresses, created)),
+                    asyncio.create_task(subscriber.run(addresses, created)),
                 ]
             self._tasks = [*readers, *writing]
             try:
@@ -212,6 +259,7 @@ class Load:
                 for writer in self.writers:
                     writer.stop()
                 await asyncio.gather(*writing)
+                await self._followed()
             finally:
                 for task in self._tasks:
                     task.cancel()

@@ -101,3 +101,44 @@ class ReaderView:
 
     def _wrong(self, where: str, what: str) -> None:
         self.history.violations.append(f"{self.history.session_id}: a read of {self.name} at {where} {what}")
+
+
+@dataclass(slots=True)
+class SubscriberView:
+    """What one subscriber was brought of a session, over all its subscriptions: each entry once, in order.
+
+    Attributes:
+        history: The session's.
+        transcript: The payloads from seq 1 on.
+    """
+
+    history: SessionHistory
+    transcript: list[bytes] = field(default_factory=list)
+
+    @property
+    def cursor(self) -> int:
+        """The last entry that it was brought; 0 for none."""
+        return len(self.transcript)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it was brought all that was acknowledged."""
+        return self.cursor >= self.history.last_acknowledged_seq
+
+    def brought(self, seq: int, payload: bytes) -> None:
+        """Note an entry, and what is wrong with its place."""
+        if seq != self.cursor + 1:
+            self.history.violations.append(
+                f"{self.history.session_id}: a subscriber was brought entry {seq} after entry {self.cursor}"
+            )
+        self.transcript.append(payload)
+
+    def judge(self) -> Iterator[str]:
+        """What is wrong with all that it was brought, once every writer has stopped and it had time to follow."""
+        if not self.caught_up:
+            yield (
+                f"{self.history.session_id}: a subscriber was brought {self.cursor} entries of the "
+                f"{self.history.last_acknowledged_seq} that were acknowledged"
+            )
+        for problem in self.history.judge(self.transcript):
+            yield f"a subscriber: {problem}"

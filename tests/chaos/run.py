@@ -16,15 +16,15 @@ from random import Random
 
 from agent_core.client.endpoints import open_channel
 from agent_core.errors import HeadwaterError
+from ops.benchmarks.network import Network, enter_namespaces
 from ops.local_cluster import LocalClusterError
 from ops.verify import compare_nodes
 from tests.chaos.clients import Load, read_transcript
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.history import Outcome
-from tests.chaos.network import Network, enter_namespaces
 from tests.chaos.stage import NODES, Stage
 
-WRITERS = 6
+WRITERS = 24
 HEALTHY_SECONDS = 45.0
 READ_MS = 10_000
 
@@ -68,6 +68,7 @@ async def play_round(stage: Stage, number: int, fault: Fault) -> str:
 async def check(stage: Stage, load: Load) -> list[str]:
     """What is wrong, once every client has stopped."""
     problems = [violation for history in load.histories for violation in history.violations]
+    problems += [problem for subscriber in load.subscribers for problem in subscriber.view.judge()]
     channels = {node: open_channel(address) for node, address in stage.addresses.items()}
     try:
         for writer in load.writers:

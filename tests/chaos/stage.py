@@ -17,14 +17,16 @@ from agent_core.control import cluster_map as maps
 from agent_core.control.cluster_map import EMPTY, ClusterMap
 from agent_core.rpc.control_pb2 import GetMapRequest, SwitchoverRequest
 from agent_core.rpc.control_pb2_grpc import ControlStub
+from ops.benchmarks import in_network
+from ops.benchmarks.network import Network, run
 from ops.cluster_files import CONFIGURATION_FILE, node_directory
 from ops.config import build, to_toml
 from ops.local_cluster import LocalCluster
-from tests.chaos import in_network
-from tests.chaos.network import Network, run
+from tests.chaos import weak_node
 from tests.chaos.weak_node import CLOCK_FILE, SYNC_FILE
 
 NODES = ("node-1", "node-2", "node-3")
+NODE_COMMAND = (sys.executable, "-P", in_network.__file__, sys.executable, "-P", weak_node.__file__)
 GROUPS = 2
 DISK_MIB = 96
 ASK_SECONDS = 1.0
@@ -55,7 +57,7 @@ class Stage:
         self.chance = chance
         self._directory = directory
         _lay_out(directory, network)
-        self.cluster = LocalCluster(directory, command=(sys.executable, "-P", in_network.__file__))
+        self.cluster = LocalCluster(directory, command=NODE_COMMAND)
         self.addresses = {node.node_id: node.grpc_address for node in self.cluster.addresses}
 
     async def start(self, *nodes: str) -> None:
@@ -153,15 +155,6 @@ class Stage:
 
 
 def _lay_out(directory: Path, network: Network) -> None:
-    nodes = [
-        {
-            "id": node,
-            "grpc": f"{network.host(node)}:7101",
-            "http": f"{network.host(node)}:7201",
-            "raft": f"{network.host(node)}:7301",
-        }
-        for node in NODES
-    ]
     for node in NODES:
         folder = node_directory(directory, node)
         data = folder / "data"
@@ -169,7 +162,7 @@ def _lay_out(directory: Path, network: Network) -> None:
         run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "disk", data)
         (folder / SYNC_FILE).write_text("0", encoding="ascii")
         (folder / CLOCK_FILE).write_text("0", encoding="ascii")
-        configuration = build(str(folder), {**SETTINGS, "node": {"id": node}, "nodes": nodes})
+        configuration = build(str(folder), {**SETTINGS, "node": {"id": node}, "nodes": network.nodes()})
         (folder / CONFIGURATION_FILE).write_text(to_toml(configuration), encoding="utf-8")
 
 

@@ -1,4 +1,7 @@
-"""A subscriber loses and repeats nothing when its primary hangs, hands over, or is cut off from the others."""
+"""A subscriber loses and repeats nothing when its primary hangs, dies, or hands over.
+
+One whose primary is cut off from the others, and many at once, are played by `tests.chaos`.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,20 @@ async def test_a_subscriber_of_a_primary_that_hangs_hears_the_next_one(tmp_path:
             await written(writer, 20)
             await until(lambda: len(seqs) == 60, seconds=HEARS_WITHIN_SECONDS)
         assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_a_subscriber_of_a_primary_that_is_killed_hears_the_next_one(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (cluster, writer, seqs):
+        writing = asyncio.create_task(written(writer, 300))
+        await until(lambda: len(seqs) > 40)
+        await cluster.kill(PRIMARY)
+        await writing
+        await until(lambda: len(seqs) == 320, seconds=HEARS_WITHIN_SECONDS)
+        await cluster.start_node(PRIMARY)
+        await let_lead(cluster, PRIMARY)
+        await written(writer, 20)
+        await until(lambda: len(seqs) == 340, seconds=HEARS_WITHIN_SECONDS)
+        assert seqs == list(range(1, 341))
 
 
 async def test_a_subscriber_goes_along_with_a_switch_over(tmp_path: Path) -> None:

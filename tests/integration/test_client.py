@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
-from agent_core.client import Client, CreatedSession, Entry
+from agent_core.client import Client, CreatedSession, Entry, append_stream
 from agent_core.errors import (
     HeadwaterError,
     InvalidRequest,
@@ -202,6 +203,42 @@ async def test_a_stalled_node_is_left_for_the_next_one(primary: FakePrimary) -> 
                 await client.append("s1", "message", b"{}")
             assert (await client.append("s1", "message", b"{}")).seq == 1
         stalled.answer.set()
+
+
+async def test_a_node_that_refuses_everything_for_want_of_a_primary_is_left_for_the_next_one(
+    primary: FakePrimary,
+) -> None:
+    cut_off = FakePrimary()
+    cut_off.refuse = lambda _append: Unavailable("group 0 has no primary at the moment")
+    primary.add_session("s1")
+    async with serving(cut_off) as first, serving(primary) as second, Client([first, second]) as client:
+        async with asyncio.timeout(10):
+            assert (await client.append("s1", "message", b"{}")).seq == 1
+        assert client.address == second
+
+
+async def test_a_node_that_serves_one_session_is_not_left_because_of_another(
+    primary: FakePrimary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append_stream, "STALL_SECONDS", 0.2)
+    for session_id in ("served", "refused"):
+        primary.add_session(session_id)
+    refusals = itertools.count(1)
+    primary.refuse = lambda append: (
+        Unavailable("group 1 has no primary at the moment")
+        if append.session_id == "refused" and next(refusals) < 12
+        else None
+    )
+    async with (
+        serving(FakePrimary()) as elsewhere,
+        serving(primary) as first,
+        Client([first, elsewhere]) as client,
+    ):
+        refused = asyncio.create_task(client.append("refused", "message", b"{}"))
+        while not refused.done():
+            await client.append("served", "message", b"{}")
+        assert (await refused).seq == 1
+        assert (client.address, primary.streams) == (first, 1)
 
 
 async def test_an_append_that_reached_no_node_ends_as_unavailable() -> None:

@@ -36,17 +36,28 @@ def test_figures_over_runs_are_medians_beside_what_each_run_gave() -> None:
     assert over_runs(runs, {"rate": 0, "ratio": 3}) == {
         "runs": 3,
         "rate": 20,
+        "rate_spread": [10, 100],
         "rate_all": [10, 100, 20],
         "ratio": 1.0,
+        "ratio_spread": [0.988, 1.1],
         "ratio_all": [1.0, 0.988, 1.1],
     }
 
 
 def test_a_goal_is_met_at_its_limit_and_missed_past_it() -> None:
-    figures: dict[str, object] = {"list": {"p50_ms": 20.0, "p99_ms": 61.0}}
-    outcomes = judged(figures, [Goal("list.p50_ms", 20), Goal("list.p99_ms", 60)])
-    assert outcomes["list.p50_ms"] == {"goal": 20, "measured": 20.0, "outcome": "met"}
-    assert outcomes["list.p99_ms"] == {"goal": 60, "measured": 61.0, "outcome": "missed"}
+    figures: dict[str, object] = {"list": {"p50_ms": 20.0, "p99_ms": 61.0}, "rate": 7500}
+    outcomes = judged(figures, [Goal("list.p50_ms", 20), Goal("list.p99_ms", 60), Goal("rate", at_least=7500)])
+    assert outcomes["list.p50_ms"] == {"at_most": 20, "measured": 20.0, "outcome": "met"}
+    assert outcomes["list.p99_ms"] == {"at_most": 60, "measured": 61.0, "outcome": "missed"}
+    assert outcomes["rate"] == {"at_least": 7500, "measured": 7500, "outcome": "met"}
+
+
+def test_an_aim_lies_beyond_its_goal_on_the_same_side() -> None:
+    goals = [Goal("low", at_most=2, aim=1), Goal("high", at_least=10, aim=20)]
+    for figures, aims in (({"low": 1, "high": 20}, "met"), ({"low": 1.1, "high": 19}, "missed")):
+        for judgement in judged(dict(figures), goals).values():
+            assert isinstance(judgement, dict)
+            assert (judgement["outcome"], judgement["aim_outcome"]) == ("met", aims)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.history import Attempt, Outcome, ReaderView, SessionHistory
+from tests.chaos.history import Attempt, Outcome, ReaderView, SessionHistory, SubscriberView
 
 HISTORY = SessionHistory(
     "s",
@@ -52,3 +52,33 @@ def test_a_read_that_goes_back_or_shows_too_little_is_found() -> None:
     view.read([b"1", b"2"], at_least=3, where="b")
     assert ["goes back" in found for found in history.violations] == [True, False]
     assert "shows 2 entries after 3" in history.violations[1]
+
+
+def judged(*brought: tuple[int, bytes]) -> list[str]:
+    """What is found wrong with entries that a subscriber of `HISTORY` was brought."""
+    history = SessionHistory(HISTORY.session_id, HISTORY.attempts)
+    view = SubscriberView(history)
+    for seq, payload in brought:
+        view.brought(seq, payload)
+    return [*history.violations, *view.judge()]
+
+
+def test_a_subscriber_may_be_brought_what_was_acknowledged_and_what_may_have_been_written() -> None:
+    assert judged((1, b"1"), (2, b"2"), (3, b"4")) == []
+    assert judged((1, b"1"), (2, b"2"), (3, b"4"), (4, b"5")) == []
+
+
+@pytest.mark.parametrize(
+    ("brought", "problem"),
+    [
+        ([(1, b"1"), (3, b"4")], "was brought entry 3 after entry 1"),
+        ([(1, b"1"), (2, b"2"), (2, b"2"), (3, b"4")], "was brought entry 2 after entry 2"),
+        ([(1, b"1"), (2, b"2")], "was brought 2 entries of the 3 that were acknowledged"),
+        ([(1, b"1"), (2, b"3"), (3, b"4")], "a subscriber: s: Attempt(payload=b'3'"),
+        ([(1, b"1"), (2, b"cut back"), (3, b"4")], "a subscriber: s: nobody appended b'cut back'"),
+    ],
+)
+def test_a_subscriber_that_loses_repeats_or_invents_an_entry_is_found(
+    brought: list[tuple[int, bytes]], problem: str
+) -> None:
+    assert any(problem in found for found in judged(*brought))

@@ -12,11 +12,31 @@ from collections.abc import Iterable
 from itertools import permutations
 from pathlib import Path
 
-INSIDE = "HEADWATER_CHAOS_NAMESPACES"
+INSIDE = "HEADWATER_NETWORK_NAMESPACES"
 BRIDGE = "bridge"
 HOME = "10.99.0.254"
 NOBODY = "02:00:00:00:00:ff"
 """The link address of no node: what is sent there arrives nowhere, and the sender is not told."""
+PORTS = {"grpc": 7101, "http": 7201, "raft": 7301}
+NAMESPACES = "/run/netns"
+"""Where `ip netns` keeps them."""
+TRIAL = (
+    f"mkdir -p {NAMESPACES} && mount -t tmpfs trial {NAMESPACES} && ip netns add trial"
+    " && ip link add trial type bridge"
+)
+
+
+def why_no_namespaces() -> str | None:
+    """Why this process cannot have networks of its own, in a sentence; None when it can."""
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            [*_unshare(), "sh", "-c", TRIAL], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as missing:
+        return f"{missing.filename} is not installed"
+    if done.returncode == 0:
+        return None
+    return f"network namespaces need root, or user namespaces, and ip: {done.stderr.strip()}"
 
 
 def enter_namespaces() -> None:
@@ -25,12 +45,20 @@ def enter_namespaces() -> None:
     Raises:
         OSError: `unshare` is not there.
     """
-    if os.environ.get(INSIDE) == str(os.getppid()):
+    if _inside():
         return
     os.environ[INSIDE] = str(os.getppid())
+    command = [*_unshare(), sys.executable, *sys.orig_argv[1:]]
+    os.execvp("unshare", command)  # noqa: S606, S607 - this program again
+
+
+def _inside() -> bool:
+    return os.environ.get(INSIDE) == str(os.getppid())
+
+
+def _unshare() -> list[str]:
     as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    command = [sys.executable, "-m", "tests.chaos.run", *sys.argv[1:]]
-    os.execvp("unshare", ["unshare", *as_root, "--net", "--mount", "--", *command])
+    return ["unshare", *as_root, "--net", "--mount", "--"]
 
 
 def run(*words: str | Path) -> None:
@@ -39,7 +67,7 @@ def run(*words: str | Path) -> None:
     Raises:
         RuntimeError: It failed; the message says how.
     """
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, check=False, capture_output=True, text=True)  # noqa: S603 - callers' own words
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, words))} failed: {done.stderr.strip()}")
 
@@ -48,10 +76,16 @@ class Network:
     """One namespace per node, `10.99.0.1` and so on, and this process at `10.99.0.254`."""
 
     def __init__(self, nodes: Iterable[str]) -> None:
-        """Make the network; only inside `enter_namespaces`."""
+        """Make the network.
+
+        Raises:
+            RuntimeError: This process has not come through `enter_namespaces`, or a command failed.
+        """
+        if not _inside():
+            raise RuntimeError("networks are made in namespaces of their own; call enter_namespaces() first")
         self._numbers = {node: number for number, node in enumerate(nodes, start=1)}
-        Path("/run/netns").mkdir(parents=True, exist_ok=True)
-        run("mount", "-t", "tmpfs", "namespaces", "/run/netns")
+        Path(NAMESPACES).mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", "tmpfs", "namespaces", NAMESPACES)
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("ip", "addr", "add", f"{HOME}/24", "dev", BRIDGE)
@@ -69,6 +103,13 @@ class Network:
     def host(self, node: str) -> str:
         """A node's host."""
         return f"10.99.0.{self._numbers[node]}"
+
+    def nodes(self) -> list[dict[str, str]]:
+        """Every node with its addresses, as a configuration names them."""
+        return [
+            {"id": node, **{server: f"{self.host(node)}:{port}" for server, port in PORTS.items()}}
+            for node in self._numbers
+        ]
 
     def cut(self, source: str, target: str) -> None:
         """Let nothing that `source` sends arrive at `target`; the other way stays as it is."""
