@@ -22,13 +22,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_core.cluster import HostPort
-from agent_core.errors import HeadwaterError, InvalidRequest
+from agent_core.errors import HeadwaterError, InvalidRequest, Overloaded
+from ops.http_admission import MAX_READERS_REQUESTS, Admission, BoundedConnections
 from ops.metrics import build_registry
 from ops.node_snapshot import NodeSnapshot
 
 MAX_HEAD_BYTES = 16 * 1024
 """Checked after each read from the socket, so a head may be longer by what one read brings."""
-MAX_CONNECTIONS = 256
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 2
 LISTEN_BACKLOG = 128
@@ -36,6 +36,7 @@ MAX_PROBLEMS = 5
 """Of one request, told in its answer."""
 MAX_SHOWN_CHARACTERS = 120
 """Of a wrong value, told in the answer."""
+OPERATIONS = ("/metrics", "/healthz", "/readyz")
 PARAMETER_PLACES = frozenset({"query", "path", "header", "body"})
 """Where FastAPI found a parameter; callers know it by its name alone."""
 
@@ -54,6 +55,7 @@ def build_app(
         title="Headwater", version=snapshot().version, description="Reads, health and metrics of one node."
     )
     app.add_middleware(BoundedBody, max_bytes=max_request_bytes)
+    app.add_middleware(Admission, operations=OPERATIONS, refuse=_refuse_reader, max_requests=MAX_READERS_REQUESTS)
     app.add_exception_handler(HeadwaterError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -105,6 +107,12 @@ def _error_answer(status: int, code: str, message: str, *, retry: bool = False) 
 async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HeadwaterError)
     return _error_answer(error.http_status, error.code, str(error), retry=error.retry)
+
+
+async def _refuse_reader(scope: Scope, receive: Receive, send: Send) -> None:
+    message = f"{MAX_READERS_REQUESTS} requests are under way on this node; ask another one, or try again later"
+    answer = _error_answer(Overloaded.http_status, Overloaded.code, message, retry=Overloaded.retry)
+    await answer(scope, receive, send)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:
@@ -201,14 +209,13 @@ class HttpServer:
         listener = await _listen(address)
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=BoundedConnections,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,

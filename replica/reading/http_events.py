@@ -6,7 +6,8 @@ complete, or nothing came for a while; carries seq, position and age), `error` (
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -19,23 +20,24 @@ from replica.reading.queries import TranscriptEntry
 
 async def entry_events(
     first: TranscriptAnswer | None,
-    answers: AsyncIterator[TranscriptAnswer],
+    answers: AsyncGenerator[TranscriptAnswer, None],
     entry_fields: Callable[[TranscriptEntry], dict[str, Any]],
     after_seq: int,
 ) -> AsyncIterator[bytes]:
     """The stream's text, event by event; it ends when the client goes or a read fails."""
     seq = after_seq
-    try:
-        answer = first
-        while answer is not None:
-            for entry in answer.entries:
-                seq = entry.seq
-                yield _event("entry", entry_fields(entry), seq)
-            if not answer.entries:
-                yield _event("caught_up", {"seq": seq, "position": position_fields(answer.position)})
-            answer = await anext(answers, None)
-    except HeadwaterError as error:
-        yield _event("error", {"code": error.code, "message": str(error), "retry": error.retry})
+    async with aclosing(answers):
+        try:
+            answer = first
+            while answer is not None:
+                for entry in answer.entries:
+                    seq = entry.seq
+                    yield _event("entry", entry_fields(entry), seq)
+                if not answer.entries:
+                    yield _event("caught_up", {"seq": seq, "position": position_fields(answer.position)})
+                answer = await anext(answers, None)
+        except HeadwaterError as error:
+            yield _event("error", {"code": error.code, "message": str(error), "retry": error.retry})
 
 
 def _event(name: str, data: dict[str, Any], number: int | None = None) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,11 +10,12 @@ from typing import TypeVar
 
 from agent_core.database.build import Connection
 from agent_core.errors import InvalidRequest, Unavailable
-from agent_core.position import START, Position
+from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
 from replica.reading.answers import QueryAnswer, SessionAnswer, SessionList, ToolCallsAnswer, TranscriptAnswer
 from replica.reading.freshness import NO_DEMAND, AgeOf, Demand, Freshness
+from replica.reading.live_follow import LiveFollow
 from replica.reading.paging import LAST_UPDATED_FIRST, SessionOrder, decode_page_token, encode_page_token
 from replica.reading.pool import ReadPool
 from replica.reading.positions import DEFAULT_WAIT_SECONDS, AppliedPositions, GroupPosition
@@ -36,10 +36,6 @@ from replica.reading.sql.workers import DUCKDB_ENGINE, SqlWorkers
 from replica.reading.tool_calls import tool_calls_of
 
 MAX_SEQ = 2**63 - 1
-IDLE_SECONDS = 10.0
-"""After so long without news a follower is told that there are none, which also shows it that the node lives."""
-FOLLOW_SECONDS = 0.05
-"""How long a follower that has everything rests before it is told of more: one read then serves many commits."""
 
 Result = TypeVar("Result")
 
@@ -67,6 +63,7 @@ class Reading:
         self.sql_workers = sql_workers
         self.whole_workers = whole_workers
         self.freshness = Freshness(applied, age_of)
+        self.live_follow = LiveFollow(self.transcript, applied)
 
     @property
     def workers(self) -> tuple[SqlWorkers, ...]:
@@ -178,11 +175,11 @@ class Reading:
         page, position = await self._entries(session_id, after_seq, limit, demand)
         return ToolCallsAnswer(*tool_calls_of(page), position)
 
-    async def follow(self, session_id: str, *, after_seq: int = 0) -> AsyncGenerator[TranscriptAnswer, None]:
+    def follow(self, session_id: str, *, after_seq: int = 0) -> AsyncGenerator[TranscriptAnswer, None]:
         """A session's entries past `after_seq`, then each further one as this node applies it, without end.
 
         An answer without entries says that nothing more is there yet; it comes after the backfill, and then at
-        least every `IDLE_SECONDS`.
+        least every `live_follow.IDLE_SECONDS`.
 
         Raises:
             SessionNotFound: There is no session of this id, as far as this node has applied.
@@ -190,27 +187,7 @@ class Reading:
                 transcript is to be read anew.
         """
         group = self.layout.group_of(self.layout.shard_of(check_session_id(session_id)))
-        quiet = False
-        shown = START
-        while True:
-            try:
-                answer = await self.transcript(session_id, after_seq=after_seq)
-            except Unavailable:
-                # Who only hears that this may pass goes on from a seq that may come to name another entry.
-                self.applied.check_kept(group, shown)
-                raise
-            self.applied.check_kept(group, shown)
-            if answer.entries or shown == START:
-                shown = answer.position.position
-            if answer.entries:
-                after_seq = answer.entries[-1].seq
-                quiet = False
-                yield answer
-            if not answer.more:
-                if not quiet or not await self.applied.moves(group, answer.position.position, IDLE_SECONDS):
-                    yield answer._replace(entries=[])
-                quiet = True
-                await asyncio.sleep(FOLLOW_SECONDS)
+        return self.live_follow.answers(session_id, group, after_seq)
 
     async def query(
         self,

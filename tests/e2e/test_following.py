@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 import httpx
 
-from agent_core.client import Client
+from agent_core.client import Client, Reader
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import SubscribeRequest
 from ops.cluster_files import ClusterPlan
@@ -116,7 +116,10 @@ async def test_a_follower_that_waits_for_news_goes_on_in_the_next_epoch(tmp_path
         others = [node for node in nodes if node != first]
         async with Client([node.grpc_address for node in cluster.addresses], timeout_seconds=60) as client:
             await client.create_session(session_id=SESSION)
-            await client.append(SESSION, "message", {"number": 1})
+            appended = await client.append(SESSION, "message", {"number": 1})
+            for node in others:
+                async with Reader(cluster.address(node).grpc_address) as reader:
+                    assert [entry.seq async for entry in reader.transcript(SESSION, min_position=appended.position)]
             async with followers(cluster, *others) as followed:
                 await until(lambda: all(each.seqs == [1] and each.quiet for each in followed))
                 await cluster.kill(first)

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Body, FastAPI, Query
 
 from agent_core.errors import PositionNotReached, SessionNotFound
 from ops.cluster_files import free_ports
-from ops.http import MAX_HEAD_BYTES, HttpServer, _listen, build_app
+from ops.http import MAX_HEAD_BYTES, OPERATIONS, HttpServer, _listen, build_app
+from ops.http_admission import MAX_CONNECTIONS, MAX_READERS_REQUESTS
 from ops.node_snapshot import FollowingSnapshot, GroupSnapshot, NodeSnapshot, PrimarySnapshot
 
 NODE = NodeSnapshot(cluster_id="test", node_id="node-1", version="1.2.3")
@@ -194,6 +195,47 @@ async def test_a_head_that_does_not_end_is_cut_off(app: FastAPI) -> None:
     writer.write(b"GET /readyz HTTP/1.1\r\nx-large: " + b"x" * (MAX_HEAD_BYTES + 1))
     assert (await reader.readline()).startswith(b"HTTP/1.1 400")
     writer.close()
+    await server.stop()
+
+
+async def test_operations_are_answered_when_readers_take_all_that_they_may() -> None:
+    router, held = APIRouter(prefix="/v1"), asyncio.Event()
+
+    @router.get("/held")
+    async def hold() -> None:
+        await held.wait()
+
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    server = await HttpServer.start(build_app(Node().snapshot, routes=router), address)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=60, limits=limits) as http:
+        asked = [asyncio.create_task(http.get("/v1/held")) for _ in range(MAX_READERS_REQUESTS + 1)]
+        (first,), _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        refused = first.result()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+        assert "224 requests are under way" in refused.json()["error"]["message"]
+        for operation in OPERATIONS:
+            assert (await http.get(operation)).status_code == 200
+        held.set()
+        assert [answer.status_code for answer in await asyncio.gather(*asked)].count(200) == MAX_READERS_REQUESTS
+        assert (await http.get("/v1/held")).status_code == 200
+    await server.stop()
+
+
+async def test_connections_that_ask_for_nothing_make_room_for_one_that_does(app: FastAPI) -> None:
+    port = free_ports(1)[0]
+    server = await HttpServer.start(app, f"127.0.0.1:{port}")
+    idle = []
+    for number in range(MAX_CONNECTIONS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if number % 2:  # a head that has begun is no request yet
+            writer.write(b"GET /readyz HTTP/1.1\r\n")
+        idle.append((reader, writer))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        assert (await http.get("/healthz")).status_code == 200
+    assert await idle[0][0].read() == b""  # the one that has waited longest
+    for _, writer in idle:
+        writer.close()
     await server.stop()
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent_core.errors import PositionLost
+from agent_core.errors import Overloaded, PositionLost
 from agent_core.position import EpochStart, EpochTable, Position
 from agent_core.routing import ShardLayout
+from replica.reading import live_follow
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from tests.reading_shards import WrittenShards
@@ -20,14 +21,14 @@ SESSION = "followed"
 
 
 class FollowedLog:
-    """The history of a node's log, with epoch 1 up to lsn 100 until a later one replaces its end."""
+    """The history of a node's log, up to lsn 100, of epoch 1 until a later one replaces its end."""
 
     def __init__(self) -> None:
         self._table = EpochTable(Position(0, 0), (EpochStart(1, 1),), Position(1, 100))
 
     def begin(self, epoch: int, first_lsn: int) -> None:
         self._table = EpochTable(
-            self._table.base, (*self._table.starts, EpochStart(epoch, first_lsn)), Position(epoch, first_lsn)
+            self._table.base, (*self._table.starts, EpochStart(epoch, first_lsn)), Position(epoch, 100)
         )
 
     def is_lost(self, position: Position) -> bool:
@@ -83,6 +84,27 @@ async def test_a_follower_that_has_everything_goes_on_in_the_next_epoch(node: No
     await answers.aclose()
 
 
+async def test_a_follower_waits_while_a_shard_holds_what_may_not_be_seen(node: Node) -> None:
+    answers = node.reading.follow(SESSION)
+    assert [entry.seq for entry in (await anext(answers)).entries] == [1, 2]
+    assert (await anext(answers)).entries == []
+    kept = node.position
+    node.shards.append(SESSION, "written by a primary that was replaced then")
+    node.log.begin(2, kept.lsn + 1)
+    node.applied.advance(0, Position(2, kept.lsn + 1))
+    waiting = asyncio.ensure_future(anext(answers))
+    reads = node.reading.pool.reads
+    async with asyncio.timeout(10):
+        while node.reading.pool.reads < reads + 3:
+            await asyncio.sleep(0.005)
+    assert not waiting.done()
+    with node.shards.writing(0) as connection:  # as a resync does
+        node.shards.epoch = 2
+        connection.execute("UPDATE entries SET payload = '3' WHERE seq = 3")
+    node.apply()
+    assert [(entry.seq, entry.payload_json) for entry in (await waiting).entries] == [(3, b"3")]
+
+
 async def test_a_follower_that_was_shown_what_a_later_primary_undid_is_told_to_read_anew(node: Node) -> None:
     answers = node.reading.follow(SESSION)
     assert [entry.seq for entry in (await anext(answers)).entries] == [1, 2]
@@ -93,3 +115,19 @@ async def test_a_follower_that_was_shown_what_a_later_primary_undid_is_told_to_r
     node.apply()
     with pytest.raises(PositionLost, match="read again from the beginning"):
         await anext(answers)
+
+
+async def test_followers_are_bounded_and_who_leaves_makes_room(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_follow, "MAX_FOLLOWERS", 2)
+    followers = [node.reading.follow(SESSION) for _ in range(3)]
+    for follower in followers[:2]:
+        await anext(follower)
+    with pytest.raises(Overloaded, match="2 readers follow sessions on this node already"):
+        await anext(followers[2])
+    await followers[0].aclose()
+    another = node.reading.follow(SESSION)
+    await anext(another)
+    assert node.reading.live_follow.following == 2
+    await another.aclose()
+    await followers[1].aclose()
+    assert node.reading.live_follow.following == 0
