@@ -457,6 +457,7 @@ async def test_a_worker_gives_way_in_its_session_and_among_sessions(workers: Sql
     assert await rows(workers, shard, "SELECT 1") == [[1]]
     for worker in workers._all:
         assert os.getpriority(os.PRIO_PROCESS, worker._process.pid) == NICENESS
+        assert os.sched_getscheduler(worker._process.pid) == os.SCHED_IDLE
         assert session_niceness(worker._process.pid) in {NICENESS, None}
 
 

@@ -21,6 +21,7 @@ from agent_core.rpc_errors import from_rpc_error
 from ops.cluster_files import free_ports
 from ops.http import HttpServer, build_app
 from ops.node_snapshot import NodeSnapshot
+from replica.reading import reading as reading_module
 from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
@@ -150,3 +151,12 @@ async def test_a_query_past_its_time_frees_its_worker_over_grpc(reading: Reading
             await stub.Query(read_pb2.QueryRequest(**ENDLESS[target], timeout_ms=SHORT_MS))
         assert type(from_rpc_error(caught.value)) is QueryLimit
         await answers(reading, target)
+
+
+@pytest.mark.parametrize(("processors", "at_once"), [(1, 1), (2, 1), (4, 2), (16, 3)])
+async def test_queries_over_all_shards_leave_half_of_the_processors_to_replication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, at_once: int
+) -> None:
+    monkeypatch.setattr(reading_module, "processors", lambda: processors)
+    reading = Reading.open(tmp_path, LAYOUT, AppliedPositions(LAYOUT.shard_group_count), sql_workers=3)
+    assert [workers.at_once for workers in reading.workers] == [3, at_once]
