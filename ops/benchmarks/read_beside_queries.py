@@ -37,6 +37,7 @@ SELECT a.kind, count(*), sum(length(a.payload)), count(DISTINCT hash(a.payload) 
 FROM entries a JOIN entries b ON b.session_id = a.session_id GROUP BY ALL
 """
 QUERY_SECONDS = 2
+START_SECONDS = 30.0
 SAMPLE_EVERY = 5
 """Of so many appends, one is waited for at the standby."""
 
@@ -132,7 +133,8 @@ async def _idle_work(count: int) -> AsyncIterator[None]:
         process.start()
     try:
         for event in started:
-            await asyncio.to_thread(event.wait)
+            if not await asyncio.to_thread(event.wait, START_SECONDS):
+                raise RuntimeError(f"a process that only uses a processor did not start within {START_SECONDS:g} s")
         yield
     finally:
         for process in processes:
