@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,23 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value below which a share of the values lies; `values` must not be empty."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The narrowest pair of the values that holds the median of what they were drawn from with this confidence.
+
+    It asks nothing of how the values are spread (the sign test turned round); fewer than six give their extremes,
+    and less confidence. `values` must not be empty.
+    """
+    ordered = sorted(values)
+    below, cut = 0.0, 0
+    while cut < len(ordered) // 2:
+        below += math.comb(len(ordered), cut) / 2 ** len(ordered)
+        if below > (1 - confidence) / 2:
+            break
+        cut += 1
+    cut = max(cut - 1, 0)
+    return ordered[cut], ordered[len(ordered) - 1 - cut]
 
 
 def over_runs(runs: Sequence[Mapping[str, float]], digits: Mapping[str, int]) -> Figures:

@@ -16,8 +16,9 @@ from ops.benchmarks.affinity import Cores, pin, pin_node
 from ops.benchmarks.figures import Figures, Goal, Progress, judged, unheard
 from ops.benchmarks.placement import let_lead
 from ops.benchmarks.read_aggregate import measure_aggregate
+from ops.benchmarks.read_beside_queries import measure_latency_beside_queries
 from ops.benchmarks.read_data import ReadData, prepare
-from ops.benchmarks.read_load import LoadPlan, measure_appends_beside_reads, measure_latency_beside_queries
+from ops.benchmarks.read_load import LoadPlan, measure_appends_beside_reads
 from ops.benchmarks.read_pages import measure_pages
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
@@ -48,6 +49,10 @@ GOALS = (
     Goal("transcript.p50_ms", 10),
     Goal("aggregate.headwater_seconds", 1.0),
     Goal("aggregate.share_of_sqlite", 0.5),
+    Goal("appends_beside_queries.ratio.append_p50_ms", 1.25),
+    Goal("appends_beside_queries.ratio.append_p99_ms", 1.5),
+    Goal("appends_beside_queries.ratio.visible_p50_ms", 1.25),
+    Goal("appends_beside_queries.ratio.visible_p99_ms", 1.5),
     Goal("appends_beside_reads.loss_share", 0.10),
 )
 
@@ -62,7 +67,9 @@ async def measure_reading(directory: Path, plan: ReadPlan, progress: Progress = 
     cores = Cores.of_this_machine()
     async with cluster:
         await let_lead(cluster, PRIMARY)
-        with ProcessPoolExecutor(1, get_context("spawn"), initializer=pin, initargs=(cores.readers,)) as readers:
+        with ProcessPoolExecutor(
+            plan.load.connections, get_context("spawn"), initializer=pin, initargs=(cores.readers,)
+        ) as readers:
             standby = cluster.address(STANDBY)
             figures: Figures = {
                 "sessions": plan.data.sessions,

@@ -227,18 +227,29 @@ def memory(sessions: int, session_bytes: int, entry_bytes: int, runs: int, *, as
     "--seconds", type=click.FloatRange(min=0.5), default=4.0, show_default=True, help="Each round's length."
 )
 @click.option(
-    "--rounds", type=click.IntRange(1, 100), default=4, show_default=True, help="With reads; as many without."
+    "--rounds", type=click.IntRange(1, 100), default=8, show_default=True, help="With reads; as many without."
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 64), default=1, show_default=True, help="Reading pages beside appends."
 )
 @click.option("--queries", type=click.IntRange(1, 100), default=10, show_default=True, help="Heavy ones at once.")
 @json_option
 def read(
-    sessions: int, entries: int, requests: int, seconds: float, rounds: int, queries: int, *, as_json: bool
+    sessions: int,
+    entries: int,
+    requests: int,
+    seconds: float,
+    rounds: int,
+    connections: int,
+    queries: int,
+    *,
+    as_json: bool,
 ) -> None:
     """What a standby answers and how fast: pages, SQL over all shards; and whether appends feel it."""
     plan = ReadPlan(
         ReadData(sessions=sessions, entries=entries),
         requests=requests,
-        load=LoadPlan(seconds=seconds, rounds=rounds, queries=queries),
+        load=LoadPlan(seconds=seconds, rounds=rounds, connections=connections, queries=queries),
     )
     measure(partial(measure_reading, plan=plan), as_json=as_json)
 

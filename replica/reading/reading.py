@@ -32,6 +32,7 @@ from replica.reading.session_list import (
     sessions_of_shard,
 )
 from replica.reading.sql.limits import SqlLimits
+from replica.reading.sql.priority import processors
 from replica.reading.sql.workers import DUCKDB_ENGINE, SqlWorkers
 from replica.reading.tool_calls import tool_calls_of
 
@@ -83,15 +84,16 @@ class Reading:
     ) -> Reading:
         """The reads of the node whose data lies in `data_directory`; nothing is opened before the first read.
 
-        `sql_workers` processes at most run SQL over one shard at once, and as many SQL over all shards, each
-        statement within `sql_limits`. `age_of` tells how old what the node has of a group is, in seconds.
+        `sql_workers` processes at most run SQL over one shard at once, and as many SQL over all shards, but these
+        on no more than half of the processors: replication needs the rest; other queries wait, in order. Each
+        statement runs within `sql_limits`. `age_of` tells how old what the node has of a group is, in seconds.
         """
         return cls(
             layout=layout,
             applied=applied,
             pool=ReadPool(data_directory, layout),
             sql_workers=SqlWorkers(sql_workers, sql_limits),
-            whole_workers=SqlWorkers(sql_workers, sql_limits, engine=DUCKDB_ENGINE),
+            whole_workers=SqlWorkers(min(sql_workers, max(1, processors() // 2)), sql_limits, engine=DUCKDB_ENGINE),
             age_of=age_of,
         )
 

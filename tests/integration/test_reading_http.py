@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +13,7 @@ import pytest
 from agent_core.errors import InvalidRequest
 from agent_core.position import Position
 from agent_core.routing import ShardLayout
-from ops.cluster_files import free_ports
-from ops.http import HttpServer, build_app
+from ops.http import build_app
 from ops.node_snapshot import NodeSnapshot
 from replica.reading import http_models as models
 from replica.reading.http import reading_routes
@@ -244,44 +242,3 @@ def test_minimum_positions_are_read_in_both_forms(
 def test_what_is_no_position_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="min_position"):
         parse_min_positions(text, [1])
-
-
-ENDLESS: dict[str, dict[str, Any]] = {
-    "all shards": {"sql": "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c"},
-    "one shard": {
-        "sql": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n",
-        "shard": 0,
-    },
-}
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("target", list(ENDLESS))
-async def test_a_client_that_hangs_up_frees_its_query_s_worker(
-    tmp_path: Path, shards: WrittenShards, method: str, target: str
-) -> None:
-    applied = AppliedPositions(LAYOUT.shard_group_count)
-    applied.advance(0, Position(1, 40))
-    applied.advance(1, Position(2, 50))
-    reading = Reading.open(tmp_path, LAYOUT, applied)
-    workers = reading.whole_workers if target == "all shards" else reading.sql_workers
-    node = NodeSnapshot(cluster_id="test", node_id="node-1", version="1.2.3")
-    (port,) = free_ports(1)
-    server = await HttpServer.start(build_app(lambda: node, routes=reading_routes(reading)), f"127.0.0.1:{port}")
-    body = {**ENDLESS[target], "timeout_ms": 30_000}
-    sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-        asked = asyncio.create_task(http.request(method, "/v1/query", **sent))
-        async with asyncio.timeout(20):
-            while not workers.queries:
-                await asyncio.sleep(0.01)
-        assert (workers.running, workers.killed) == (1, 0)
-        asked.cancel()
-        async with asyncio.timeout(5):
-            while workers.running:
-                await asyncio.sleep(0.01)
-        assert workers.killed == 1
-        answer = await http.get("/v1/query", params={**ENDLESS[target], "sql": "SELECT 1"})
-        assert answer.json()["rows"] == [[1]]
-    await server.stop()
-    await reading.close()

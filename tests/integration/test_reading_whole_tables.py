@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from agent_core.errors import QueryLimit, QueryRefused, ShardDamaged, Unavailabl
 from agent_core.routing import ShardLayout
 from replica.reading.sql.limits import SqlLimits
 from replica.reading.sql.workers import DUCKDB_ENGINE, SqlWorkers
+from tests.duckdb_attacks import ENDLESS
 from tests.reading_shards import WrittenShards
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -159,140 +158,6 @@ async def test_plain_reads_are_answered(
         assert found == expected
 
 
-ATTACKS = [
-    # writes
-    "DELETE FROM entries",
-    "INSERT INTO sessions VALUES (1)",
-    "UPDATE sessions SET title = 'x'",
-    "DROP VIEW entries",
-    "CREATE TABLE x (a INT)",
-    "CREATE TEMP TABLE x AS SELECT 1",
-    "CREATE MACRO f() AS 1",
-    "WITH x AS (DELETE FROM entries RETURNING 1) SELECT * FROM x",
-    "TRUNCATE entries",
-    "BEGIN",
-    "CHECKPOINT",
-    "VACUUM",
-    # files
-    "COPY entries TO '/tmp/stolen.csv'",
-    "COPY (SELECT 1) TO '/tmp/stolen.parquet'",
-    "EXPORT DATABASE '/tmp/stolen'",
-    "IMPORT DATABASE '/tmp/stolen'",
-    "SELECT * FROM '/etc/passwd'",
-    "SELECT * FROM 'x.csv'",
-    "SELECT * FROM 'https://example.org/x.parquet'",
-    "SELECT * FROM 's3://bucket/x.parquet'",
-    'WITH "/etc/passwd" AS (SELECT 1) SELECT * FROM "/etc/passwd"',
-    "SELECT * FROM read_csv('/etc/passwd')",
-    "SELECT * FROM read_csv_auto('/etc/passwd')",
-    "SELECT * FROM sniff_csv('/etc/passwd')",
-    "SELECT * FROM read_parquet('/etc/passwd')",
-    "SELECT * FROM parquet_metadata('/etc/passwd')",
-    "SELECT * FROM read_json('/etc/passwd')",
-    "SELECT * FROM read_text('/etc/passwd')",
-    "SELECT * FROM read_blob('/etc/passwd')",
-    "SELECT * FROM glob('/etc/*')",
-    "SELECT content FROM read_text(getvariable('x'))",
-    # other databases
-    "ATTACH '/tmp/other.db'",
-    "ATTACH '/tmp/other.db' AS other (TYPE sqlite)",
-    "ATTACH ':memory:' AS m",
-    "DETACH shard_0",
-    "USE shard_0",
-    "CALL sqlite_attach('/tmp/other.db')",
-    "SELECT * FROM sqlite_scan('/tmp/other.db', 'sessions')",
-    "SELECT * FROM sqlite_query('shard_0', 'DELETE FROM entries')",
-    "SELECT * FROM postgres_scan('host=x', 'a', 'b')",
-    "SELECT * FROM shard_0.main.entries",
-    "SELECT * FROM workspace.main.replication",
-    "SELECT * FROM all_entries",
-    "SELECT * FROM session_keys",
-    # extensions
-    "INSTALL httpfs",
-    "LOAD httpfs",
-    "LOAD '/tmp/evil.duckdb_extension'",
-    "FORCE INSTALL sqlite",
-    # configuration and secrets
-    "SET threads = 64",
-    "SET GLOBAL memory_limit = '64GB'",
-    "RESET memory_limit",
-    "SET enable_external_access = true",
-    "SET lock_configuration = false",
-    "PRAGMA database_list",
-    "PRAGMA enable_profiling",
-    "CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
-    "SELECT * FROM duckdb_secrets()",
-    "SELECT * FROM duckdb_settings()",
-    "SELECT * FROM duckdb_settings",
-    "SELECT * FROM duckdb_extensions()",
-    "SELECT * FROM duckdb_tables()",
-    "SELECT * FROM pragma_database_list()",
-    "SELECT * FROM information_schema.tables",
-    "SELECT * FROM pg_catalog.pg_class",
-    "SELECT * FROM pg_class",
-    "SELECT * FROM sqlite_master",
-    "SELECT getenv('HOME')",
-    "SELECT current_setting('memory_limit')",
-    "SELECT getvariable('x')",
-    "SET VARIABLE x = 1",
-    "SELECT set_config('threads', '2', false)",
-    "SELECT nextval('x')",
-    "SELECT write_log('x')",
-    # SQL within SQL
-    "SELECT * FROM query('SELECT 1')",
-    "SELECT * FROM query_table('entries')",
-    "SELECT json_execute_serialized_sql('{}')",
-    "SELECT * FROM json_execute_serialized_sql('{}')",
-    "PREPARE p AS SELECT 1",
-    "EXECUTE p",
-    "SELECT 1; SELECT 2",
-    "SELECT 1; ATTACH '/tmp/other.db'",
-    "EXPLAIN ANALYZE SELECT 1",
-    "DESCRIBE entries",
-    "SHOW TABLES",
-    "SUMMARIZE entries",
-    "FROM (SHOW TABLES)",
-    "SELECT main.query('x')",
-    "SELECT * FROM pg_catalog.read_text('/etc/passwd')",
-    "SELECT (SELECT max(content) FROM read_text('/etc/passwd'))",
-    "SELECT 1 UNION ALL SELECT content FROM read_text('/etc/passwd')",
-    "SELECT 1 WHERE EXISTS (FROM read_text('/etc/passwd'))",
-    "SELECT 1 ORDER BY (SELECT 1 FROM glob('*'))",
-    "SELECT 1 LIMIT (SELECT count(*) FROM glob('*'))",
-    "WITH x AS (FROM read_text('/etc/passwd')) SELECT * FROM entries",
-    "WITH read_text AS (SELECT 1) SELECT * FROM read_text('/etc/passwd')",
-    "WITH duckdb_settings AS (SELECT 1) SELECT * FROM duckdb_settings",
-    "SELECT list_transform([1], lambda x: getenv('HOME'))",
-    "SELECT sum(1) OVER (ORDER BY getenv('HOME'))",
-    "SELECT a FROM entries, LATERAL (SELECT content AS a FROM read_text(session_id))",
-    "SELECT sleep_ms(1000)",
-    "SELEC 1",
-    "",
-    "-- nothing",
-    "(" * 5000 + "1",
-]
-
-
-def content_of(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if not path.name.endswith("-shm")  # readers mark their places in it
-    }
-
-
-@pytest.mark.parametrize("sql", [sql for sql in ATTACKS if sql])
-async def test_what_is_not_a_plain_read_is_refused(workers: SqlWorkers, paths: list[Path], sql: str) -> None:
-    before = content_of(paths[0].parent)
-    with pytest.raises(QueryRefused):
-        await rows(workers, paths, sql)
-    assert content_of(paths[0].parent) == before
-    assert not any(map(os.path.exists, ("/tmp/stolen", "/tmp/stolen.csv", "/tmp/stolen.parquet", "/tmp/other.db")))
-
-
-ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c"
-
-
 async def test_a_query_out_of_time_ends_and_frees_its_worker(workers: SqlWorkers, paths: list[Path]) -> None:
     with pytest.raises(QueryLimit, match=r"longer than its limit of 0.5 s"):
         await rows(workers, paths, ENDLESS, seconds=0.5)
@@ -311,24 +176,6 @@ async def test_a_cancelled_query_frees_its_worker(paths: list[Path]) -> None:
         await asyncio.gather(query, return_exceptions=True)
         assert await rows(workers, paths, "SELECT 1") == [[1]]
         assert workers.killed == 1
-    finally:
-        await workers.close()
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT count(*) FROM (SELECT DISTINCT a.range, b.range, random() FROM range(100000) a, range(1000) b)",
-        "SELECT string_agg(a.range::VARCHAR) FROM range(100000) a, range(10000) b",
-        "SELECT repeat('x', 1000000000)",
-    ],
-)
-async def test_a_query_out_of_memory_ends(paths: list[Path], sql: str) -> None:
-    workers = SqlWorkers(1, SqlLimits(memory_bytes=64 << 20), engine=DUCKDB_ENGINE)
-    try:
-        with pytest.raises((QueryLimit, QueryRefused)):
-            await rows(workers, paths, sql)
-        assert await rows(workers, paths, "SELECT 1") == [[1]]
     finally:
         await workers.close()
 

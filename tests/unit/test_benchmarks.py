@@ -16,7 +16,7 @@ from agent_core.position import Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.administration_pb2 import GroupStatus, StandbyStatus, StatusResponse
 from ops.benchmarks.affinity import Cores
-from ops.benchmarks.figures import Goal, judged, over_runs, percentile
+from ops.benchmarks.figures import Goal, judged, median_interval, over_runs, percentile
 from ops.benchmarks.load import payloads, until
 from ops.benchmarks.node_metrics import parse
 from ops.benchmarks.resync import AHEAD_BY, diverge
@@ -186,3 +186,10 @@ def test_every_benchmark_says_what_it_measures_and_offers_json(benchmark: str) -
 )
 def test_a_benchmark_of_nothing_is_a_usage_error(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, ["bench", *arguments]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "interval"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (8, (0, 7)), (9, (1, 7)), (20, (5, 14))]
+)
+def test_the_interval_of_a_median_leaves_out_what_the_sign_test_does(count: int, interval: tuple[int, int]) -> None:
+    assert median_interval(range(count)) == interval

@@ -31,11 +31,13 @@ class Engine(Protocol):
     Attributes:
         limits: What each query may use.
         address_space_bytes: What the process may map beside the memory that the limits give to a query.
+        heap_bytes: The part of it that may be memory of its own, not files.
         open_files: How many files it may hold open.
     """
 
     limits: SqlLimits
     address_space_bytes: int
+    heap_bytes: int
     open_files: int
 
     def prepare(self) -> None:
@@ -52,7 +54,9 @@ class Engine(Protocol):
 def serve(engine: Engine) -> None:
     """Answer requests until standard input ends."""
     limit_process(
-        address_space_bytes=engine.limits.memory_bytes + engine.address_space_bytes, open_files=engine.open_files
+        address_space_bytes=engine.limits.memory_bytes + engine.address_space_bytes,
+        heap_bytes=engine.limits.memory_bytes + engine.heap_bytes,
+        open_files=engine.open_files,
     )
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     engine.prepare()

@@ -24,10 +24,13 @@ from replica.reading.sql.limits import SqlLimits, limit_processor_time
 from replica.reading.sql.whole_tables import WORKSPACE_TABLES, WholeTables
 
 ADDRESS_SPACE_BYTES = 3 << 30
-"""Beside the memory of a query: the library, the interpreter, each shard's memory map, the result as JSON."""
+"""Beside the memory of a query: its heap as below, the library, each shard's memory map."""
+HEAP_BYTES = 384 << 20
+"""Beside the memory of a query: the interpreter, one row as Python's objects, the result as JSON.
+
+DuckDB does not count what it hands over: a list of small structs is two hundred times as large in Python."""
 OPEN_FILES = 2048
 """A shard takes three, and more than one connection may look at it."""
-BATCH_ROWS = 1024
 PREPARE_SECONDS = 10.0
 THREADS = 1
 """Of one query: the processors are for replication first."""
@@ -45,6 +48,7 @@ class Engine:
     """DuckDB over all shards, a new one for each query."""
 
     address_space_bytes = ADDRESS_SPACE_BYTES
+    heap_bytes = HEAP_BYTES
     open_files = OPEN_FILES
 
     def __init__(self, limits: SqlLimits) -> None:
@@ -74,8 +78,9 @@ class Engine:
                     _open_shards(db, request["paths"], request["sql"])
                     cursor = db.execute(request["sql"], bound_parameters(request["parameters"]))
                     columns = [str(column[0]) for column in cursor.description or ()]
+                    rows_one_by_one = iter(cursor.fetchone, None)  # many at once could be too large for Python
                     rows, truncated = collect(
-                        _rows(cursor), request["max_rows"], limits.result_bytes, deadline, seconds
+                        rows_one_by_one, request["max_rows"], limits.result_bytes, deadline, seconds
                     )
                 finally:
                     stop.cancel()
@@ -109,11 +114,6 @@ def _tables_read(db: duckdb.DuckDBPyConnection, sql: str, tables: frozenset[str]
         return check_statement(row[0], tables)
     except Refused as refusal:
         raise QueryFailure("query_refused", str(refusal)) from refusal
-
-
-def _rows(cursor: duckdb.DuckDBPyConnection) -> Any:  # noqa: ANN401 - an iterator of rows
-    while batch := cursor.fetchmany(BATCH_ROWS):
-        yield from batch
 
 
 def _quoted(text: str) -> str:

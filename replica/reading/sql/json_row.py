@@ -9,7 +9,7 @@ from typing import Any
 
 from replica.reading.sql.failure import QueryFailure
 
-MAX_LEVELS = 100
+MAX_LEVELS = 50
 """Of lists, structs and maps within each other, in one cell."""
 MARKS_BYTES = 2
 """What each value takes at least: one character, and a comma or bracket."""
@@ -28,7 +28,7 @@ def encode_row(row: Row, max_bytes: int) -> str:
     than the worst escapes make of `max_bytes`, six times that.
 
     Raises:
-        QueryFailure: The row is larger than `max_bytes`, or nested more than 100 levels deep.
+        QueryFailure: The row is larger than `max_bytes`, or nested more than 50 levels deep.
     """
     if _FLAT.issuperset(map(type, row)):
         if sum(len(value) for value in row if isinstance(value, str)) > max_bytes:

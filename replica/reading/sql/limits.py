@@ -75,9 +75,16 @@ _SQLITE_LIMITS = {
 }
 
 
-def limit_process(*, address_space_bytes: int, open_files: int) -> None:
-    """Bound this process's memory and files for good; nothing that it starts can have more rights."""
+def limit_process(*, address_space_bytes: int, heap_bytes: int, open_files: int) -> None:
+    """Bound this process's memory and files for good; nothing that it starts can have more rights.
+
+    Args:
+        address_space_bytes: All that it may map, files included.
+        heap_bytes: What it may hold of its own, whoever asks for it: the engine, or Python for the result.
+        open_files: How many files it may hold open.
+    """
     _lower(resource.RLIMIT_AS, address_space_bytes)
+    _lower(resource.RLIMIT_DATA, heap_bytes)
     _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
     _lower(resource.RLIMIT_NOFILE, open_files)
     _lower(resource.RLIMIT_CORE, 0)

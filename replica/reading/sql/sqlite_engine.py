@@ -32,6 +32,7 @@ class Engine:
     """SQLite over one shard, opened anew for each query."""
 
     address_space_bytes = INTERPRETER_BYTES
+    heap_bytes = INTERPRETER_BYTES
     open_files = OPEN_FILES
 
     def __init__(self, limits: SqlLimits) -> None:

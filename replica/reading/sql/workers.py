@@ -42,6 +42,7 @@ class SqlWorkers:
     """At most `count` worker processes, started when they are needed; every query obeys `limits`.
 
     Attributes:
+        at_once: How many queries run at once; others wait for their turn.
         queries: Queries that were handed to a worker, since the start.
         killed: Workers that had to be stopped: their query overran, was cancelled, or took them down.
     """
@@ -49,6 +50,7 @@ class SqlWorkers:
     def __init__(self, count: int = 2, limits: SqlLimits | None = None, *, engine: str = SQLITE_ENGINE) -> None:
         self._engine = engine
         self._limits = limits or SqlLimits()
+        self.at_once = count
         self._slots = asyncio.Semaphore(count)
         self._waiting = 0
         self._idle: list[WorkerProcess] = []
