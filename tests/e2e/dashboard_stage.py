@@ -84,6 +84,20 @@ class Stage:
 
 
 @asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser without a window."""
+    expect.set_options(timeout=DEADLINE_MILLISECONDS)
+    # As root, Chromium runs only without its sandbox.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
 async def stage(folder: Path) -> AsyncIterator[Stage]:
     """Set the stage, and clear it."""
     async with LocalCluster(folder / "cluster", steady_plan()) as cluster:
@@ -92,14 +106,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
         async with (
             Client([node.grpc_address for node in cluster.addresses], timeout_seconds=60) as client,
             running_dashboard(nodes, f"127.0.0.1:{port}", folder / "dashboard.log") as url,
-            async_playwright() as playwright,
+            chromium() as browser,
         ):
             await import_files(client, sample_paths())
-            expect.set_options(timeout=DEADLINE_MILLISECONDS)
-            # As root, Chromium runs only without its sandbox.
-            arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-            try:
-                yield Stage(cluster, client, url, browser)
-            finally:
-                await browser.close()
+            yield Stage(cluster, client, url, browser)

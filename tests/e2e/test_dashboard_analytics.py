@@ -14,6 +14,8 @@ from tests.e2e.dashboard_stage import Stage, stage
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HOSTILE = "<img src=x onerror=\"window.pwned=1\"> ${window.pwned=1} {{constructor.constructor('window.pwned=1')()}}"
+FIRST_MILLISECONDS = 60_000
+"""The first questions wait until the nodes' workers have started, on a machine that runs other tests too."""
 NUMBERS = ("Sessions", "Input tokens", "Output tokens", "Cost", "Tool calls", "Of them failed", "Active time")
 
 
@@ -38,12 +40,12 @@ def no_complaints(shown: Stage) -> Iterator[None]:
 
 async def test_the_ready_views_are_numbers_charts_and_a_table(shown: Stage) -> None:
     async with shown.page("/analytics") as page:
-        await expect(page.locator(".charts canvas")).to_have_count(6)
+        await expect(page.locator(".charts canvas")).to_have_count(6, timeout=FIRST_MILLISECONDS)
         numbers = page.locator(".number-card")
         await expect(numbers).to_have_count(len(NUMBERS))
         for name in NUMBERS:
             await expect(numbers.filter(has_text=name)).to_be_visible()
-        await expect(numbers.filter(has_text="Cost")).to_contain_text("$1.25")
+        await expect(numbers.filter(has_text="Cost")).to_contain_text("$1.42")  # the sample tells $0.17
         await expect(page.locator(".charts table tbody tr", has_text="onerror")).to_contain_text("100.0%")
         await expect(page.locator(".freshness")).to_contain_text("up to date")
         await shown.picture(page, "analytics-light")

@@ -95,7 +95,7 @@ GOLDEN = {
     "parse_german_months.jsonl": [
         ("wetterfrosch", 15, "Der Import bricht seit gestern ab: „ValueError: unbekannter Monat: 'Mrz'“. Bitt…")
     ],
-    "slow_report.jsonl": [("harbour", 23, "The monthly berth report takes 40 seconds since last week. Why?")],
+    "slow_report.jsonl": [("harbour", 34, "The monthly berth report takes 40 seconds since last week. Why?")],
 }
 
 
