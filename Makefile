@@ -72,8 +72,9 @@ check-stubs: generate-stubs
 dashboard: setup ## Generate ops/grafana/headwater.json from ops/grafana/dashboard.py.
 	$(BIN)/python ops/grafana/dashboard.py > ops/grafana/headwater.json
 
-pictures: setup test-programs ## Take the pictures of the dashboard in README.md anew.
+pictures: setup test-programs ## Take README.md's pictures of the dashboard and of terminals anew.
 	$(BIN)/python -m tests.e2e.dashboard_pictures
+	$(BIN)/python -m tests.e2e.terminal_pictures
 
 lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds.
 	$(BIN)/python -m pip install --quiet pip-tools
