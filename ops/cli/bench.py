@@ -77,7 +77,10 @@ def bench() -> None:
 @click.option("--groups", type=click.IntRange(1, MAX_SHARD_COUNT), help="Shard groups. [default: the cluster's]")
 @json_option
 def append(writers: int, seconds: float, runs: int, entry_bytes: int, groups: int | None, *, as_json: bool) -> None:
-    """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on."""
+    """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on.
+
+    Example: headwater bench append --writers 64 --seconds 5 --json
+    """
     plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes, groups=groups)
     measure(partial(measure_appends, plan=plan), as_json=as_json)
 
@@ -87,7 +90,10 @@ def append(writers: int, seconds: float, runs: int, entry_bytes: int, groups: in
 @click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True)
 @json_option
 def lag(rate: int, seconds: float, *, as_json: bool) -> None:
-    """From an append's acknowledgement to its being visible on a standby."""
+    """From an append's acknowledgement to its being visible on a standby.
+
+    Example: headwater bench lag --rate 1000 --json
+    """
     measure(partial(measure_lag, rate=rate, seconds=seconds), as_json=as_json)
 
 
@@ -104,7 +110,10 @@ def lag(rate: int, seconds: float, *, as_json: bool) -> None:
 @runs_option(5)
 @json_option
 def length(short: int, long: int, pairs: int, runs: int, *, as_json: bool) -> None:
-    """What an append to a long transcript costs as a multiple of one to a short one."""
+    """What an append to a long transcript costs as a multiple of one to a short one.
+
+    Example: headwater bench length --long 10000
+    """
     plan = LengthPlan(short=short, long=long, pairs=pairs, runs=runs)
     measure(partial(measure_length, plan=plan), as_json=as_json)
 
@@ -116,7 +125,10 @@ def length(short: int, long: int, pairs: int, runs: int, *, as_json: bool) -> No
 @runs_option(3)
 @json_option
 def catchup(megabytes: float, writers: int, entry_bytes: int, runs: int, *, as_json: bool) -> None:
-    """Pages per second that a standby catches up with after an outage."""
+    """Pages per second that a standby catches up with after an outage.
+
+    Example: headwater bench catchup --megabytes 200 --json
+    """
     plan = CatchUpPlan(megabytes=megabytes, writers=writers, entry_bytes=entry_bytes, runs=runs)
     measure(partial(measure_catch_up, plan=plan), as_json=as_json)
 
@@ -133,7 +145,10 @@ def catchup(megabytes: float, writers: int, entry_bytes: int, runs: int, *, as_j
 @runs_option(3)
 @json_option
 def resync(megabytes: float, differing: float, runs: int, *, as_json: bool) -> None:
-    """What is sent to make a standby's shard equal to the primary's again, as a share of the shard."""
+    """What is sent to make a standby's shard equal to the primary's again, as a share of the shard.
+
+    Example: headwater bench resync --megabytes 200 --differing 0.01
+    """
     plan = ResyncPlan(megabytes=megabytes, differing_share=differing, runs=runs)
     measure(partial(measure_resync, plan=plan), as_json=as_json)
 
@@ -157,7 +172,10 @@ def resync(megabytes: float, differing: float, runs: int, *, as_json: bool) -> N
 )
 @json_option
 def memory(sessions: int, session_bytes: int, entry_bytes: int, *, as_json: bool) -> None:
-    """Resident memory of a primary with live sessions above that of an empty one."""
+    """Resident memory of a primary with live sessions above that of an empty one.
+
+    Example: headwater bench memory --sessions 1000 --session-bytes 250000
+    """
     plan = MemoryPlan(sessions=sessions, session_bytes=session_bytes, entry_bytes=entry_bytes)
     measure(partial(measure_memory, plan=plan), as_json=as_json)
 
@@ -177,7 +195,10 @@ def memory(sessions: int, session_bytes: int, entry_bytes: int, *, as_json: bool
 def read(
     sessions: int, entries: int, requests: int, seconds: float, rounds: int, queries: int, *, as_json: bool
 ) -> None:
-    """What a standby answers and how fast: pages, SQL over all shards; and whether appends feel it."""
+    """What a standby answers and how fast: pages, SQL over all shards; and whether appends feel it.
+
+    Example: headwater bench read --sessions 10000 --entries 100000
+    """
     plan = ReadPlan(
         ReadData(sessions=sessions, entries=entries),
         requests=requests,
@@ -204,7 +225,10 @@ def read(
 )
 @json_option
 def failover(runs: int, writers: int, idle_seconds: float, *, as_json: bool) -> None:
-    """Until appends are acknowledged again: primary killed, killed as Raft leader too, frozen, handed over."""
+    """Until appends are acknowledged again: primary killed, killed as Raft leader too, frozen, handed over.
+
+    Example: headwater bench failover --runs 5 --json
+    """
     plan = FailoverPlan(runs=runs, writers=writers, idle_seconds=idle_seconds)
     measure(partial(measure_failover, plan=plan), as_json=as_json)
 

@@ -63,10 +63,15 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Replicated storage for the sessions of coding agents.
 
-    Begin with `headwater up --nodes 3 --data ./cluster`, then `headwater import PATH` what you have. Commands look
-    for that cluster's nodes; name those of another with --node or the environment variable HEADWATER_NODE, several
-    with commas between: when one dies, the next is used.
-    """
+    Begin with a cluster on this machine, then bring in what you have. Commands look for that cluster's nodes; name
+    those of another with --node or the environment variable HEADWATER_NODE, several with commas between: when one
+    dies, the next is used.
+
+    \b
+    Example:
+      headwater up --nodes 3 --data ./cluster
+      headwater import ~/.claude/projects
+    """  # noqa: D301 - click wants the character itself
 
 
 if __name__ == "__main__":
