@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sessions": ("ops.cli.sessions:sessions", "List sessions, most recently updated first."),
     "tail": ("ops.cli.sessions:tail", "Follow a session live."),
     "workspace": ("ops.cli.workspace:workspace", "Index a folder of Markdown files, and read the index."),
-    "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
+    "query": ("ops.cli.query:query", "Run read-only SQL over all shards of a node, or over one."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
     "top": ("ops.cli.top:top", "Show the cluster live in the terminal, with keys."),
     "switchover": ("ops.cli.switchover:switchover", "Let another node lead a group."),
