@@ -12,16 +12,19 @@ TEST_PROGRAMS := prometheus=prometheus promtool=prometheus systemd-analyze=syste
 help: ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
+# Set-up says what it does on standard error: the first line of `make demo` on standard output is the demo's own.
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
-	  else echo "Python's venv module is missing: install the package python3-venv"; exit 1; fi; }
-	$(PYTHON) -m venv $(VENV)
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then { apt-get update -qq && apt-get install -y -qq python3-venv; } >&2; \
+	  else echo "Python's venv module is missing: install the package python3-venv" >&2; exit 1; fi; }
+	@echo "Making $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV) >&2
 
 $(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "Installing what requirements.lock names into $(VENV) …" >&2
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock >&2
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . >&2
 	@touch $@
 
 setup: $(VENV)/.installed ## Create .venv and install what the lock file names.
@@ -70,8 +73,9 @@ check-stubs: generate-stubs
 dashboard: setup ## Generate ops/grafana/headwater.json from ops/grafana/dashboard.py.
 	$(BIN)/python ops/grafana/dashboard.py > ops/grafana/headwater.json
 
-pictures: setup test-programs ## Take the pictures of the dashboard in README.md anew.
+pictures: setup test-programs ## Take README.md's pictures of the dashboard and of terminals anew.
 	$(BIN)/python -m tests.e2e.dashboard_pictures
+	$(BIN)/python -m tests.e2e.terminal_pictures
 
 lock: $(BIN)/python ## Choose exact versions anew within pyproject.toml's bounds.
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -172,7 +172,7 @@ async def run_demo(
     ):
         say(dashboard)
         progress = DemoProgress()
-        async with Client(cluster.address("node-1").grpc_address) as client:
+        async with Client([node.grpc_address for node in cluster.addresses]) as client:
             loading = asyncio.create_task(load(client, progress, stop))
             ends_at = time.monotonic() + seconds if seconds is not None else float("inf")
             while not (stop.is_set() or loading.done() or time.monotonic() >= ends_at):

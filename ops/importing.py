@@ -14,8 +14,8 @@ from agent_core.transcripts import BrokenLine, ImportedEntry, ImportedSession, U
 
 APPENDS_IN_FLIGHT = 256
 
-Outcome = Appended | str
-"""What became of an entry: it is in the cluster, or why the cluster does not accept it."""
+Outcome = Appended | BrokenLine
+"""What became of an entry: it is in the cluster, or the cluster does not accept it."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,8 @@ def transcript_files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(found for found in path.rglob("*") if found.suffix in {".jsonl", ".traj"})
+            found = (below for below in path.rglob("*") if below.suffix in {".jsonl", ".traj"})
+            files += sorted(below for below in found if not below.is_dir())
         else:
             files.append(path)
     return files
@@ -59,23 +60,26 @@ async def _import_file(
     client: Client, path: Path, summary: ImportSummary, on_entry: Callable[[Path], None]
 ) -> None:
     in_flight: set[asyncio.Task[Outcome]] = set()
+    broken: list[BrokenLine] = []
     try:
         for found in read_transcript(path):
             match found:
                 case ImportedSession():
                     await _create(client, found, path, summary)
-                case BrokenLine(broken_path, line, reason):
-                    summary.problems.append(f"{broken_path}:{line}: {reason}")
+                case BrokenLine():
+                    broken.append(found)
                 case ImportedEntry():
                     in_flight.add(asyncio.create_task(_append(client, found, path)))
                     on_entry(path)
                     if len(in_flight) >= APPENDS_IN_FLIGHT:
-                        in_flight = await _settle(in_flight, summary, asyncio.FIRST_COMPLETED)
-        in_flight = await _settle(in_flight, summary, asyncio.ALL_COMPLETED)
+                        in_flight = await _settle(in_flight, summary, broken, asyncio.FIRST_COMPLETED)
+        in_flight = await _settle(in_flight, summary, broken, asyncio.ALL_COMPLETED)
     except UnreadableTranscript as error:
         summary.problems.append(str(error))
-        in_flight = await _settle(in_flight, summary, asyncio.ALL_COMPLETED)
+        in_flight = await _settle(in_flight, summary, broken, asyncio.ALL_COMPLETED)
     finally:
+        broken.sort(key=lambda one: one.line)
+        summary.problems += [f"{one.path}:{one.line}: {one.reason}" for one in broken]
         for task in in_flight:
             task.cancel()
         await asyncio.gather(*in_flight, return_exceptions=True)
@@ -109,19 +113,19 @@ async def _append(client: Client, entry: ImportedEntry, path: Path) -> Outcome:
             created_at_ms=entry.created_at_ms,
         )
     except (InvalidRequest, SessionNotFound) as error:
-        return f"{path}: an entry of session {entry.session_id}: {error}"
+        return BrokenLine(path, entry.line, f"session {entry.session_id}: {error}")
 
 
 async def _settle(
-    in_flight: set[asyncio.Task[Outcome]], summary: ImportSummary, until: str
+    in_flight: set[asyncio.Task[Outcome]], summary: ImportSummary, broken: list[BrokenLine], until: str
 ) -> set[asyncio.Task[Outcome]]:
     if not in_flight:
         return in_flight
     done, pending = await asyncio.wait(in_flight, return_when=until)
     for task in done:
         outcome = task.result()
-        if isinstance(outcome, str):
-            summary.problems.append(outcome)
+        if isinstance(outcome, BrokenLine):
+            broken.append(outcome)
         elif outcome.duplicate:
             summary.entries_already_there += 1
         else:

@@ -111,7 +111,7 @@ class ClaudeCodeLog:
         else:
             key = self._keys.of_placed(session_id, line.number, line.raw)
         return ImportedEntry(
-            session_id, kind, encode_payload(payload, line.raw), timestamp_ms(record, "timestamp"), key
+            session_id, kind, encode_payload(payload, line.raw), timestamp_ms(record, "timestamp"), key, line.number
         )
 
     def _session_of(self, line: Line) -> str:

@@ -63,6 +63,7 @@ class ImportedEntry:
             where the file itself names kind and payload: then it is that payload.
         created_at_ms: Unix time in milliseconds; 0, for the primary's clock, when the file does not say.
         idempotency_key: The same whenever this record of this session is read again.
+        line: From 1: where it stands in the file; in a trajectory, the message's place in `history`.
     """
 
     session_id: str
@@ -70,6 +71,7 @@ class ImportedEntry:
     payload: bytes
     created_at_ms: int
     idempotency_key: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class JsonLinesLog:
         kind, payload = self._payload(line)
         created_at_ms = timestamp_ms(line.record, "created_at_ms", "created_at", "timestamp")
         key = self._keys.of_placed(session_id, line.number, line.raw)
-        return ImportedEntry(session_id, kind, payload, created_at_ms, key)
+        return ImportedEntry(session_id, kind, payload, created_at_ms, key, line.number)
 
     def _session_of(self, record: Record) -> str:
         for name in ("session_id", "sessionId"):

@@ -55,9 +55,8 @@ def read_trajectory(path: Path, document: Record) -> Iterator[ImportedSession | 
         except PayloadTooLarge as problem:
             yield BrokenLine(path, place, str(problem))
             continue
-        yield ImportedEntry(
-            session.session_id, "message", payload, 0, keys.of_placed(session.session_id, place, raw)
-        )
+        key = keys.of_placed(session.session_id, place, raw)
+        yield ImportedEntry(session.session_id, "message", payload, 0, key, place)
 
 
 def _session(document: Record, history: list[object]) -> ImportedSession:

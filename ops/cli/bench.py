@@ -105,6 +105,8 @@ def append(
     """Acknowledged appends per second, each writer waiting for its own; quorum, fsync on.
 
     One node leads every shard group, and the client asks that one.
+
+    Example: headwater bench append --writers 64 --seconds 5 --json
     """
     plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes)
     if groups is not None and len(groups) > 1:
@@ -143,7 +145,10 @@ def compare(before: Path, writers: int, seconds: float, runs: int, *, as_json: b
 @runs_option(3)
 @json_option
 def lag(rate: int, seconds: float, runs: int, *, as_json: bool) -> None:
-    """From an append's acknowledgement to its being visible on a standby."""
+    """From an append's acknowledgement to its being visible on a standby.
+
+    Example: headwater bench lag --rate 1000 --json
+    """
     measure(partial(measure_lag, plan=LagPlan(rate=rate, seconds=seconds, runs=runs)), as_json=as_json)
 
 
@@ -160,7 +165,10 @@ def lag(rate: int, seconds: float, runs: int, *, as_json: bool) -> None:
 @runs_option(5)
 @json_option
 def length(short: int, long: int, pairs: int, runs: int, *, as_json: bool) -> None:
-    """What an append to a long transcript costs as a multiple of one to a short one."""
+    """What an append to a long transcript costs as a multiple of one to a short one.
+
+    Example: headwater bench length --long 10000
+    """
     plan = LengthPlan(short=short, long=long, pairs=pairs, runs=runs)
     measure(partial(measure_length, plan=plan), as_json=as_json)
 
@@ -172,7 +180,10 @@ def length(short: int, long: int, pairs: int, runs: int, *, as_json: bool) -> No
 @runs_option(3)
 @json_option
 def catchup(megabytes: float, writers: int, entry_bytes: int, runs: int, *, as_json: bool) -> None:
-    """Pages per second that a standby catches up with after an outage."""
+    """Pages per second that a standby catches up with after an outage.
+
+    Example: headwater bench catchup --megabytes 200 --json
+    """
     plan = CatchUpPlan(megabytes=megabytes, writers=writers, entry_bytes=entry_bytes, runs=runs)
     measure(partial(measure_catch_up, plan=plan), as_json=as_json)
 
@@ -189,7 +200,10 @@ def catchup(megabytes: float, writers: int, entry_bytes: int, runs: int, *, as_j
 @runs_option(3)
 @json_option
 def resync(megabytes: float, differing: float, runs: int, *, as_json: bool) -> None:
-    """What is sent to make a standby's shard equal to the primary's again, as a share of the shard."""
+    """What is sent to make a standby's shard equal to the primary's again, as a share of the shard.
+
+    Example: headwater bench resync --megabytes 200 --differing 0.01
+    """
     plan = ResyncPlan(megabytes=megabytes, differing_share=differing, runs=runs)
     measure(partial(measure_resync, plan=plan), as_json=as_json)
 
@@ -214,7 +228,10 @@ def resync(megabytes: float, differing: float, runs: int, *, as_json: bool) -> N
 @runs_option(3)
 @json_option
 def memory(sessions: int, session_bytes: int, entry_bytes: int, runs: int, *, as_json: bool) -> None:
-    """Resident memory of a primary with live sessions above that of an empty one."""
+    """Resident memory of a primary with live sessions above that of an empty one.
+
+    Example: headwater bench memory --sessions 1000 --session-bytes 250000
+    """
     plan = MemoryPlan(sessions=sessions, session_bytes=session_bytes, entry_bytes=entry_bytes, runs=runs)
     measure(partial(measure_memory, plan=plan), as_json=as_json)
 
@@ -245,7 +262,10 @@ def read(
     *,
     as_json: bool,
 ) -> None:
-    """What a standby answers and how fast: pages, SQL over all shards; and whether appends feel it."""
+    """What a standby answers and how fast: pages, SQL over all shards; and whether appends feel it.
+
+    Example: headwater bench read --sessions 10000 --entries 100000
+    """
     plan = ReadPlan(
         ReadData(sessions=sessions, entries=entries),
         requests=requests,
@@ -276,6 +296,8 @@ def failover(runs: int, writers: int, idle_seconds: float, *, as_json: bool) -> 
 
     A primary is killed as Raft leader and as none. Cutting off needs network namespaces, so root or user
     namespaces, and the commands unshare and ip; without them that kind is left out.
+
+    Example: headwater bench failover --runs 5 --json
     """
     no_partitions = why_no_namespaces() or ""
     if no_partitions:

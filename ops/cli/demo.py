@@ -6,6 +6,7 @@ import asyncio
 import signal
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from agent_core.rpc.administration_pb2 import StatusResponse
 from ops.cli.calls import EXIT_FAILED, open_channel, run
 from ops.cli.plain_text import plain
 from ops.cli.status import status_view
@@ -36,7 +38,7 @@ def demo(seconds: float | None, data: Path | None) -> None:
 
     The first line is the address of the dashboard, which shows all of it in a browser while the demonstration runs.
     The last line says how many entries were acknowledged and whether every standby holds them; the exit code
-    is 0 only if so.
+    is 0 only if so. Ctrl-C ends the load; the comparison comes all the same.
 
     Example: headwater demo --seconds 20
     """
@@ -65,6 +67,19 @@ async def _demo(seconds: float | None, data: Path | None) -> int:
     return 0 if outcome.held else EXIT_FAILED
 
 
+def load_line(progress: DemoProgress, now: float) -> str:
+    """How fast entries are acknowledged, and how many were."""
+    return (
+        f"{progress.rate(now):6.0f} appends/s   latency p50 {progress.percentile(0.5) * 1e3:.1f} ms, "
+        f"p99 {progress.percentile(0.99) * 1e3:.1f} ms   {progress.acknowledged} entries acknowledged"
+    )
+
+
+def live_picture(screen: Console, found: Mapping[str, StatusResponse | None], line: str) -> Group:
+    """What a terminal shows while the load runs: roles, positions and lag of each node, and the load below."""
+    return Group(Text(), status_view(screen, found), Text(), Text(line, style="bold"))
+
+
 class LiveView:
     """The cluster and the load, redrawn in place on a terminal; a line now and then elsewhere."""
 
@@ -90,18 +105,14 @@ class LiveView:
         """Draw the present state."""
         if not self._introduced:
             self._introduced = True
-            self._console.print(overview(cluster), highlight=False, markup=False)
+            self._console.print(overview(cluster), highlight=False, markup=False, soft_wrap=True)
             self._channels = {node.node_id: open_channel(node.grpc_address) for node in cluster.addresses}
             if self._live is not None:
                 self._live.start()
         now = time.monotonic()
-        line = (
-            f"{progress.rate(now):6.0f} appends/s   latency p50 {progress.percentile(0.5) * 1e3:.1f} ms, "
-            f"p99 {progress.percentile(0.99) * 1e3:.1f} ms   {progress.acknowledged} entries acknowledged"
-        )
+        line = load_line(progress, now)
         if self._live is not None:
-            state = status_view(self._console, await ask(self._channels))
-            self._live.update(Group(Text(), state, Text(), Text(line, style="bold")), refresh=True)
+            self._live.update(live_picture(self._console, await ask(self._channels), line), refresh=True)
         elif now - self._printed_at >= LINE_SECONDS:
             self._printed_at = now
             self._console.print(line, highlight=False)

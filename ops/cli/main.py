@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sessions": ("ops.cli.sessions:sessions", "List sessions, most recently updated first."),
     "tail": ("ops.cli.sessions:tail", "Follow a session live."),
     "workspace": ("ops.cli.workspace:workspace", "Index a folder of Markdown files, and read the index."),
-    "query": ("ops.cli.query:query", "Run read-only SQL over one shard of a node."),
+    "query": ("ops.cli.query:query", "Run read-only SQL over all shards of a node, or over one."),
     "status": ("ops.cli.status:status", "Show roles, positions and lag of each node."),
     "top": ("ops.cli.top:top", "Show the cluster live in the terminal, with keys."),
     "switchover": ("ops.cli.switchover:switchover", "Let another node lead a group."),
@@ -63,10 +63,15 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Replicated storage for the sessions of coding agents.
 
-    Begin with `headwater up --nodes 3 --data ./cluster`, then `headwater import PATH` what you have. Commands look
-    for that cluster's nodes; name those of another with --node or the environment variable HEADWATER_NODE, several
-    with commas between: when one dies, the next is used.
-    """
+    Begin with a cluster on this machine, then bring in what you have. Commands look for that cluster's nodes; name
+    those of another with --node or the environment variable HEADWATER_NODE, several with commas between: when one
+    dies, the next is used.
+
+    \b
+    Example:
+      headwater up --nodes 3 --data ./cluster
+      headwater import ~/.claude/projects
+    """  # noqa: D301 - click wants the character itself
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from ops.importing import import_files, transcript_files
 def import_transcripts(paths: tuple[Path, ...], nodes: Sequence[str], as_json: bool) -> None:
     """Bring in transcripts: Claude Code logs, SWE-agent trajectories, JSON Lines; told apart by content.
 
-    Importing a file again adds nothing. A broken line is reported with file and line number, the rest goes
-    on, and the exit code is 1.
+    Importing a file again adds nothing. A line that is broken, or that the cluster refuses, is reported with file
+    and line number (in a trajectory: the message's), the rest goes on, and the exit code is 1.
 
     Example: headwater import ~/.claude/projects
     """
@@ -41,7 +41,8 @@ async def _import(paths: tuple[Path, ...], nodes: Sequence[str], *, as_json: boo
         MofNCompleteColumn(),
         TextColumn("{task.fields[entries]} entries"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("importing", total=len(files), entries=0)
         entries, seen = 0, set[Path]()
 

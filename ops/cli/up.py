@@ -22,6 +22,8 @@ from ops.local_cluster import LocalCluster, LocalClusterError
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+VOTER, READER = "voter", "reader"
+
 
 @click.command(epilog="Exit codes: 0 stopped by you, 1 a node failed, 2 the cluster cannot be made like this.")
 @click.option(
@@ -127,10 +129,12 @@ def describe(cluster: LocalCluster) -> dict[str, Any]:
 def overview(cluster: LocalCluster) -> str:
     """The running cluster, for a person to read."""
     settings = next(iter(cluster.configurations.values())).cluster
-    columns = ("node_id", "role", "grpc", "http")
     rows = [
-        ("node", "role", "gRPC", "HTTP"),
-        *(tuple(node[column] for column in columns) for node in describe(cluster)["nodes"]),
+        ("node", "gRPC", "HTTP", "metrics"),
+        *(
+            (_named(node["node_id"], node["role"]), node["grpc"], node["http"], node["metrics"])
+            for node in describe(cluster)["nodes"]
+        ),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -139,7 +143,7 @@ def overview(cluster: LocalCluster) -> str:
     return (
         f"Cluster {settings.id} is ready: {settings.shard_count} shards in {groups}, "
         f"acknowledgement {settings.acknowledgement.value}.\n\n{table}\n\n"
-        "HTTP serves reads, explained at /docs, health at /readyz, metrics at /metrics.\n"
+        "HTTP serves reads, explained at /docs, and health at /readyz.\n"
         f"Configuration, log and data of each node are in {cluster.directory}/<node>.\n"
         f"A web page that shows it: headwater dashboard --nodes {nodes}\n"
         "Ctrl-C stops them all."
@@ -147,7 +151,11 @@ def overview(cluster: LocalCluster) -> str:
 
 
 def _role(node: NodeAddress) -> str:
-    return "voter" if node.voter else "reader"
+    return VOTER if node.voter else READER
+
+
+def _named(node_id: str, role: str) -> str:
+    return node_id if role == VOTER else f"{node_id} ({role})"
 
 
 async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> bool:

@@ -1,38 +1,63 @@
-"""The demonstration opens with the address of a dashboard that answers, and ends it too."""
+"""The demonstration opens with the address of a dashboard, shows the cluster at work, and compares its nodes."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import re
 from pathlib import Path
 
 import httpx
 import pytest
 
-from ops.cluster_files import ClusterPlan, lay_out
+from ops.cluster_files import ClusterPlan
+from ops.local_cluster import LocalCluster
+from tests.e2e.cluster_under_load import until
+from tests.terminal import on_terminal, through_a_pipe
+
+LAST_LINE = re.compile(r"demo: ([1-9]\d*) entries acknowledged, \1 on each standby, shards identical: yes")
+LOAD = re.compile(
+    r" ([1-9]\d*) appends/s   latency p50 (\d+\.\d) ms, p99 (\d+\.\d) ms   ([1-9]\d*) entries acknowledged"
+)
+PRIMARY = re.compile(r"node-\d +0 +primary +[1-9]\d* +\d+ +\d+\.\d MB +leading")
+STANDBY = re.compile(r"(node-\d) +0 +standby +[1-9]\d* +\d+ +\d+ tx, \S+ (?:ms|s) +\d+\.\d MB +following")
+ENDS_WITHIN_SECONDS = 120
 
 
-async def test_the_demo_begins_with_the_address_of_a_dashboard_that_lives_as_long_as_it(tmp_path: Path) -> None:
-    lay_out(tmp_path, ClusterPlan(base_port=0))
-    demo = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "ops.cli.main", "demo", "--seconds", "2", "--data", str(tmp_path)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    assert demo.stdout is not None
-    try:
-        async with asyncio.timeout(120), httpx.AsyncClient() as http:
-            first = (await demo.stdout.readline()).decode()
-            assert first.startswith("dashboard: http://127.0.0.1:")
-            address = first.removeprefix("dashboard: ").strip()
-            answer = await http.get(address)
-            assert "Headwater" in answer.text
-            rest = (await demo.stdout.read()).decode()
-            assert await demo.wait() == 0, rest
-            assert rest.splitlines()[-1].startswith("demo: ")
-            with pytest.raises(httpx.ConnectError):
-                await http.get(address)
-    finally:
-        if demo.returncode is None:
-            demo.kill()
-            await demo.wait()
+async def test_the_demo_names_its_dashboard_and_every_nodes_endpoints_and_ends_with_the_comparison(
+    tmp_path: Path,
+) -> None:
+    cluster = LocalCluster(tmp_path, ClusterPlan(base_port=0))
+    async with (
+        asyncio.timeout(ENDS_WITHIN_SECONDS),
+        through_a_pipe("demo", "--seconds", "5", "--data", str(tmp_path)) as shown,
+        httpx.AsyncClient() as http,
+    ):
+        await until(lambda: "\n" in shown.text)
+        first = shown.text.splitlines()[0]
+        assert first.startswith("dashboard: http://127.0.0.1:")
+        address = first.removeprefix("dashboard: ")
+        assert "Headwater" in (await http.get(address)).text
+        assert await shown.end() == 0, shown.text
+        lines = shown.text.splitlines()
+        for node in cluster.addresses:
+            http_address = f"http://{node.http_address}"
+            row = [node.node_id, node.grpc_address, http_address, f"{http_address}/metrics"]
+            assert row in [line.split() for line in lines]
+        assert any(LOAD.search(line) for line in lines)
+        assert LAST_LINE.fullmatch(lines[-1])
+        with pytest.raises(httpx.ConnectError):
+            await http.get(address)
+
+
+async def test_a_terminal_shows_load_lag_and_positions_until_ctrl_c_and_then_the_comparison(tmp_path: Path) -> None:
+    LocalCluster(tmp_path, ClusterPlan(base_port=0))
+    async with (
+        asyncio.timeout(ENDS_WITHIN_SECONDS),
+        on_terminal("demo", "--data", str(tmp_path), lines=40) as (shown, _),
+    ):
+        await until(lambda: LOAD.search(shown.text) is not None)
+        await until(lambda: PRIMARY.search(shown.text) is not None)
+        await until(lambda: len(set(STANDBY.findall(shown.text))) == 2)
+        shown.interrupt()
+        assert await shown.end() == 0, shown.text
+        assert LAST_LINE.fullmatch(shown.text.splitlines()[-1])

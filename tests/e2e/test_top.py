@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import sys
-import termios
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from ops.top.history import ClusterHistory
 from ops.top.polling import poll
 from ops.top.rows import GroupRow, group_rows, session_rows, summary
 from tests.e2e.cluster_under_load import load, until
+from tests.terminal import on_terminal
 
 WRITERS = 4
 
@@ -60,26 +59,10 @@ async def test_a_cluster_under_load_is_shown_and_a_killed_node_keeps_its_rows(tm
 
 
 async def test_the_command_draws_on_a_terminal_and_q_ends_it() -> None:
-    controller, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 80))
-    command = (sys.executable, "-m", "ops.cli.main", "top", "--nodes", "127.0.0.1:1")
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm-256color"}
-    )
-    os.close(terminal)
-    drawn = bytearray()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(controller, lambda: drawn.extend(os.read(controller, 65536)))
-    try:
-        await until(lambda: b"0 of 1 nodes answer" in drawn and b"not reached" in drawn)
-        os.write(controller, b"q")
-        assert await asyncio.wait_for(process.wait(), 20) == 0
-    finally:
-        loop.remove_reader(controller)
-        os.close(controller)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with on_terminal("top", "--nodes", "127.0.0.1:1") as (shown, keyboard):
+        await until(lambda: "0 of 1 nodes answer" in shown.text and "not reached" in shown.text)
+        os.write(keyboard, b"q")
+        assert await asyncio.wait_for(shown.end(), 20) == 0
 
 
 async def test_without_a_terminal_the_command_names_what_to_use() -> None:

@@ -373,6 +373,17 @@ def transcripts(tmp_path: Path) -> Path:
     return tmp_path
 
 
+async def test_of_a_folder_the_files_are_imported_not_the_folders_that_are_named_like_them(
+    node: Node, transcripts: Path
+) -> None:
+    below = transcripts / "project.jsonl" / "run.traj"
+    below.mkdir(parents=True)
+    (below / "more.jsonl").write_text('{"session_id":"s2","role":"user","content":"a"}\n')
+    imported = await headwater("import", str(transcripts), "--json", "--node", node.address)
+    assert (imported.exit_code, imported.stderr) == (0, "")
+    assert json.loads(imported.stdout)["entries_added"] == 401
+
+
 async def test_importing_twice_adds_nothing(node: Node, transcripts: Path) -> None:
     once = await headwater("import", str(transcripts), "--json", "--node", node.address)
     assert once.exit_code == 0
@@ -401,7 +412,8 @@ async def test_an_entry_that_the_cluster_refuses_is_reported_and_the_rest_goes_o
 
     node.primary.refuse = refuse
     imported = await headwater("import", str(transcripts), "--json", "--node", node.address)
-    refused = sum("line 7" in f"line {n}" for n in range(400))
     assert imported.exit_code == 1
-    assert imported.stderr.count("good.jsonl: an entry of session s1: kind is wrong\n") == refused
-    assert json.loads(imported.stdout)["entries_added"] == 400 - refused
+    lines = [n + 1 for n in range(400) if "line 7" in f"line {n}"]
+    good = transcripts / "good.jsonl"
+    assert imported.stderr.splitlines() == [f"{good}:{line}: session s1: kind is wrong" for line in lines]
+    assert json.loads(imported.stdout)["entries_added"] == 400 - len(lines)

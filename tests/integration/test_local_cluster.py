@@ -106,7 +106,7 @@ async def test_a_node_that_is_not_ready_in_time_is_told_with_its_reasons(tmp_pat
 async def test_a_node_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
     subject = cluster(tmp_path, node_1="ignores-sigterm")
     await subject.start()
-    assert await subject.stop(grace_seconds=0.2) == {"node-1": -signal.SIGKILL, "node-2": 0, "node-3": 0}
+    assert await subject.stop(grace_seconds=2.0) == {"node-1": -signal.SIGKILL, "node-2": 0, "node-3": 0}
 
 
 def test_nodes_die_with_their_parent_even_when_that_is_killed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -22,18 +23,16 @@ from ops.cli.calls import node_option, run
 from ops.cli.main import COMMANDS, main
 from ops.cli.sessions import payload_of
 
-NODE_COMMANDS = (
-    "health",
-    "import",
-    "append",
-    "show",
-    "sessions",
-    "tail",
-    "query",
-    "switchover",
-    "drain",
-    "undrain",
-)
+
+def every_command(command: click.Command = main, *path: str) -> Iterator[tuple[str, ...]]:
+    """How each command is called, those of nested groups and the groups themselves included."""
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from every_command(below, *path, name)
 
 
 def test_the_help_lists_every_command_and_the_exit_codes_without_importing_any() -> None:
@@ -49,11 +48,18 @@ def test_the_help_lists_every_command_and_the_exit_codes_without_importing_any()
     assert "Exit codes:" in shown
 
 
-@pytest.mark.parametrize("command", ["health", *NODE_COMMANDS])
-def test_every_commands_help_teaches_with_an_example(command: str) -> None:
-    shown = CliRunner().invoke(main, [command, "--help"])
+def test_every_command_is_reached() -> None:
+    reached = set(every_command())
+    assert reached >= {(name,) for name in COMMANDS}
+    assert reached >= {(), ("bench", "failover"), ("workspace", "sync")}
+
+
+@pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
+def test_every_commands_help_teaches_with_an_example(command: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(main, [*command, "--help"])
     assert shown.exit_code == 0
-    assert re.search(rf"Example:\s+headwater {command}", shown.output)
+    assert re.search(rf"Example:\s+{' '.join(('headwater', *command))}\b", shown.output), shown.output
+    assert "\b" not in shown.output
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

@@ -40,6 +40,16 @@ def test_every_record_of_a_file_becomes_one_entry(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", transcript_files(), ids=lambda path: path.name[-60:])
+def test_entries_and_broken_lines_tell_their_place_in_the_file(path: Path) -> None:
+    places = [event.line for event in read_transcript(path) if isinstance(event, ImportedEntry | BrokenLine)]
+    if path.suffix == ".traj":
+        assert places == list(range(1, sum(records_counted_by_hand(path)) + 1))
+    else:
+        lines = path.read_bytes().splitlines()
+        assert places == [number for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+@pytest.mark.parametrize("path", transcript_files(), ids=lambda path: path.name[-60:])
 def test_a_session_comes_once_and_before_its_entries(path: Path) -> None:
     announced: set[str] = set()
     for event in read_transcript(path):
