@@ -18,12 +18,13 @@ from agent_core.rpc.administration_pb2 import GroupStatus, StandbyStatus, Status
 from ops.benchmarks.affinity import Cores
 from ops.benchmarks.figures import Goal, judged, median_interval, over_runs, percentile
 from ops.benchmarks.load import payloads, until
+from ops.benchmarks.network import Network, why_no_namespaces
 from ops.benchmarks.node_metrics import parse
 from ops.benchmarks.resync import AHEAD_BY, diverge
 from ops.benchmarks.standby import STANDBY, is_caught_up, is_connected
 from ops.cli.main import main
 
-BENCHMARKS = ("append", "lag", "length", "catchup", "resync", "memory")
+BENCHMARKS = ("append", "compare", "lag", "length", "catchup", "resync", "memory", "read", "failover")
 
 
 def hashes_of(path: Path) -> list[bytes]:
@@ -165,6 +166,18 @@ def test_a_standby_has_caught_up_when_it_is_connected_and_holds_the_primarys_log
     assert (is_connected(status), is_caught_up(status)) == expected
 
 
+def test_it_is_said_what_is_missing_where_no_network_can_be_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert why_no_namespaces() == "unshare is not installed"
+
+
+def test_no_network_is_made_outside_namespaces_of_its_own() -> None:
+    with pytest.raises(RuntimeError, match="enter_namespaces"):
+        Network(("node-1",))
+
+
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_every_benchmark_says_what_it_measures_and_offers_json(benchmark: str) -> None:
     shown = CliRunner().invoke(main, ["bench", benchmark, "--help"])
@@ -176,6 +189,8 @@ def test_every_benchmark_says_what_it_measures_and_offers_json(benchmark: str) -
     "arguments",
     [
         ["append", "--groups", "0"],
+        ["append", "--groups", "1,,2"],
+        ["compare", "--before", "/not/there"],
         ["append", "--writers", "0"],
         ["length", "--long", "0"],
         ["catchup", "--megabytes", "0"],
