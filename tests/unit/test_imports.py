@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 
 KNOWN_TO = {
-    "pysyncobj": {"ops/control/raft.py"},
+    "pysyncobj": {"ops/control/raft_member.py"},
     "opentelemetry": {"agent_core/open_telemetry.py"},
     # The first is loaded in worker processes alone, the second in the dashboard's, which is no node.
     "duckdb": {"replica/reading/sql/duckdb_engine.py", "ops/dashboard/sql/export.py"},
