@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from agent_core.errors import OutcomeUnknown, Unavailable, WriteFailed
+from agent_core.errors import OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.lag import Lag
 from agent_core.log.durable_mark import LogEnd
 from agent_core.quorum import Acknowledgement
@@ -38,7 +38,7 @@ from replica.following import FollowerState
 from replica.reading.reading import Reading
 
 VERSION = version("headwater")
-FAILURES = tuple(error.code for error in (OutcomeUnknown, Unavailable, WriteFailed))
+FAILURES = tuple(error.code for error in (OutcomeUnknown, Overloaded, Unavailable, WriteFailed))
 """What a group's writer answers when it cannot acknowledge."""
 
 

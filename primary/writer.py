@@ -310,9 +310,9 @@ class GroupWriter:
             written = await self._thread.run(self.database.write, transactions, self._logged)
         except BaseException:
             # Part of it may be in the shards; what is there will be logged at the next start.
+            unknown = OutcomeUnknown("the primary failed while it wrote this; retry with the same key")
             for transaction in transactions:
-                for mutation in transaction.mutations:
-                    mutation.fail(OutcomeUnknown("the primary failed while it wrote this; retry with the same key"))
+                self._answer_unknown(transaction.mutations, unknown)
             raise
         self._take_note(written)
         self._writing = False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,10 +15,14 @@ import httpx
 import pytest
 
 from agent_core.client import Client
+from agent_core.database.build import PAGE_SIZE
+from agent_core.database.schema import FOLD_AFTER, shard_path
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.routing import ShardLayout
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
+from tests.integration import breakable_node
+from tests.integration.breakable_node import LOSE_THREAD, LOSE_WAL
 from tests.unit.primary_harness import primary
 
 MIB = 1 << 20
@@ -24,6 +30,16 @@ PLAN = ClusterPlan(
     voters=1,
     base_port=0,
     settings={"storage": {"segment_mib": 1}, "cluster": {"shard_group_count": 1}},
+)
+PATIENT = ClusterPlan(
+    voters=1,
+    base_port=0,
+    settings={
+        "cluster": {"shard_group_count": 1},
+        # The node still leads when its health is looked at.
+        "election": {"failure_timeout_seconds": 8.0},
+        "replication": {"acknowledgement_timeout_seconds": 8.0},
+    },
 )
 ALL = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -63,6 +79,67 @@ async def test_a_full_disk_refuses_writes_shows_itself_and_heals(tmp_path: Path)
             assert after.seq == acknowledged + 1
             await until(ready)
             assert [entry.seq async for entry in client.transcript("a")] == list(range(1, after.seq + 1))
+
+
+async def test_a_damaged_shard_of_a_running_node_shows_in_its_health_and_metrics(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path, PLAN) as cluster, httpx.AsyncClient() as http:
+        node = cluster.address("node-1")
+        layout = cluster.configurations["node-1"].cluster_map.layout
+        damaged, sound = "a", next(name for name in "bcdefgh" if layout.shard_of(name) != layout.shard_of("a"))
+        async with Client(node.grpc_address, timeout_seconds=10) as client:
+            for name in (damaged, sound):
+                await client.create_session(session_id=name)
+            await client.append(damaged, "message", {"text": "before"})
+            # All in the shard file, and nothing of it in memory but what a start reads.
+            await cluster.restart("node-1")
+            await client.append(damaged, "message", {"text": "the session is live again"})
+            shard = layout.shard_of(damaged)
+            path = shard_path(cluster.configurations["node-1"].node.data_directory, layout.shard_file_name(shard))
+            with path.open("r+b") as file:
+                size = path.stat().st_size
+                file.seek(PAGE_SIZE)
+                file.write(os.urandom(size - PAGE_SIZE))
+            with pytest.raises(WriteFailed, match=f"shard {shard} refused"):
+                for number in range(2 * FOLD_AFTER):  # folding reads pages that an append does not
+                    await client.append(damaged, "message", {"number": number})
+            answer = await http.get(f"http://{node.http_address}/readyz")
+            assert answer.status_code == 503
+            assert f"group 0: shard {shard} refused a transaction" in answer.json()["reasons"][0]
+            assert (await http.get(f"http://{node.http_address}/healthz")).status_code == 200
+            metrics = (await http.get(f"http://{node.http_address}/metrics")).text
+            assert re.search(r'headwater_append_failures_total{group="0",reason="write_failed"} [1-9]', metrics)
+            assert (await client.append(sound, "message", {"text": "goes on"})).seq == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        pytest.param(LOSE_WAL, "its WAL does not hold the transaction", id="the WAL"),
+        pytest.param(LOSE_THREAD, "the group writer failed", id="the writing thread"),
+    ],
+)
+async def test_a_writer_that_has_stopped_for_good_shows_in_its_nodes_health_and_metrics(
+    tmp_path: Path, fault: signal.Signals, says: str
+) -> None:
+    command = (sys.executable, "-P", "-m", breakable_node.__name__)
+    async with LocalCluster(tmp_path, PATIENT, command=command) as cluster, httpx.AsyncClient() as http:
+        node = cluster.address("node-1")
+        pid = cluster.pid("node-1")
+        assert pid is not None
+        async with Client(node.grpc_address, timeout_seconds=2) as client:
+            await client.create_session(session_id="a")
+            assert (await client.append("a", "message", {"text": "before"})).seq == 1
+            os.kill(pid, fault)
+            with pytest.raises((OutcomeUnknown, Unavailable)):
+                for number in range(100):  # some may come before the signal
+                    await client.append("a", "message", {"number": number})
+            for path in ("/healthz", "/readyz"):
+                answer = await http.get(f"http://{node.http_address}{path}")
+                assert answer.status_code == 503
+                assert says in answer.json()["reasons"][0]
+            metrics = (await http.get(f"http://{node.http_address}/metrics")).text
+            assert 'headwater_writer_failed{group="0"} 1.0' in metrics
+            assert re.search(r'headwater_append_failures_total{group="0",reason="outcome_unknown"} [1-9]', metrics)
 
 
 async def test_a_damaged_shard_fails_its_own_writes_and_no_others(tmp_path: Path) -> None:
