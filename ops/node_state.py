@@ -76,7 +76,7 @@ class NodeState:
 
     def snapshot(self) -> NodeSnapshot:
         """The node at this moment."""
-        counters, residency = self._registry.counters, self._registry.residency
+        residency = self._registry.residency
         filesystem_bytes, available_bytes = _filesystem(self.configuration.node.data_directory)
         return NodeSnapshot(
             cluster_id=self.configuration.cluster.id,
@@ -101,9 +101,9 @@ class NodeState:
             sessions=SessionsSnapshot(
                 live=len(residency),
                 memory_bytes=residency.memory_bytes,
-                loads=counters.loads,
+                loads=self._registry.arrivals.loads,
                 evictions_by_reason={"idle": residency.evicted_idle, "memory": residency.evicted_for_memory},
-                repeated_appends=counters.repeated_appends,
+                repeated_appends=self._registry.repeated_appends,
                 subscribers=self._registry.subscribers,
             ),
             reads=ReadsSnapshot(

@@ -84,6 +84,13 @@ class Accumulator:
         self.size_bytes -= size
         return [Transaction(shard, mutations) for shard, mutations in by_shard.items()]
 
+    def take_all(self) -> list[Mutation]:
+        """Take everything; nothing of it was written."""
+        taken = list(self._waiting)
+        self._waiting.clear()
+        self.size_bytes = 0
+        return taken
+
     def take_expired(self, now: float) -> list[Mutation]:
         """Take what waited too long, and what waits behind that in the same session; nothing of it was written.
 

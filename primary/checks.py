@@ -11,7 +11,7 @@ from agent_core.errors import InvalidRequest
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import check_session_id
 from agent_core.rpc.session_pb2 import AppendRequest, Session
-from primary.registry import NewEntry
+from primary.mutation import NewEntry
 
 MAX_KEY_CHARACTERS = 128
 MAX_NAME_CHARACTERS = 256

@@ -6,6 +6,7 @@ on the event loop; the writer thread reads it and fills in what only SQLite know
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent_core.errors import HeadwaterError
@@ -27,6 +28,23 @@ class OutcomeSink(Protocol):
 
     def failed(self, request_id: int, error: HeadwaterError) -> None:
         """The entry was not acknowledged."""
+
+
+@dataclass(slots=True)
+class NewEntry:
+    """An append as a caller asks for it, already checked."""
+
+    session_id: str
+    kind: str
+    payload: bytes
+    created_at_ms: int
+    idempotency_key: str
+    acknowledgement: Acknowledgement | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts for in its group's queue."""
+        return len(self.payload) + OVERHEAD_BYTES
 
 
 class Mutation:

@@ -1,7 +1,7 @@
-"""The live sessions of a node: found, brought up, written to, and let go.
+"""The sessions of the groups that a node leads: who writes them, what is written to them, and who hears of it.
 
-An actor is brought up when its session is first asked for, and let go when nobody has asked for a while or
-when all of them together take more memory than they may. What it knew is in its shard.
+An actor is brought up when its session is first asked for (`primary/arrivals.py`), and let go when nobody has asked
+for a while or when all of them together take more memory than they may (`primary/residency.py`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from agent_core.database.thread import DatabaseThread
 from agent_core.errors import (
     HeadwaterError,
     NotPrimary,
-    OutcomeUnknown,
     SessionNotFound,
-    ShardDamaged,
     Unavailable,
 )
 from agent_core.position import Position
@@ -29,9 +27,18 @@ from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
 from agent_core.rpc.session_pb2 import Session
 from primary.actor import SessionActor
+from primary.arrivals import Arrivals, Outcome
 from primary.electing.lease import Lease
 from primary.loader import SessionLoader
-from primary.mutation import OVERHEAD_BYTES, Append, Creation, Mutation, OutcomeSink, SessionMutation
+from primary.mutation import (
+    OVERHEAD_BYTES,
+    Append,
+    Creation,
+    Mutation,
+    NewEntry,
+    OutcomeSink,
+    SessionMutation,
+)
 from primary.residency import Residency, ResidencySettings
 from primary.succession import Succession
 from primary.writer import GroupWriter
@@ -39,14 +46,6 @@ from primary.writer import GroupWriter
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class RegistryCounters:
-    """What metrics tell of the live sessions; all only grow."""
-
-    loads: int = 0
-    repeated_appends: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -57,29 +56,14 @@ class News:
     moved: bool = False
 
 
-@dataclass(slots=True)
-class NewEntry:
-    """An append as a caller asks for it, already checked."""
-
-    session_id: str
-    kind: str
-    payload: bytes
-    created_at_ms: int
-    idempotency_key: str
-    acknowledgement: Acknowledgement | None
-
-    @property
-    def size_bytes(self) -> int:
-        """What it counts for in its group's queue."""
-        return len(self.payload) + OVERHEAD_BYTES
-
-
 class SessionRegistry:
     """Finds the actor of a session. Every method runs on the event loop.
 
     Attributes:
-        residency: The sessions in memory.
+        residency: The sessions in memory …
+        arrivals: … and those on their way there.
         succession: Groups whose primary changes at this moment.
+        repeated_appends: How many appends had an idempotency key that was used before.
     """
 
     def __init__(
@@ -92,20 +76,17 @@ class SessionRegistry:
     ) -> None:
         self._layout = layout
         self._primary_of = primary_of
-        self._loader = loader
         self.residency = Residency(settings)
         self._acknowledgement = acknowledgement
         self._loop = asyncio.get_running_loop()
         self.succession = Succession()
         self._writers: dict[int, GroupWriter] = {}
         self._leases: dict[int, Lease] = {}
-        # Sessions whose actors are on their way up, and what goes on once they are there.
-        self._waiting: dict[str, list[Callable[[SessionActor | HeadwaterError | None], None]]] = {}
-        self._loads: set[asyncio.Task[None]] = set()
-        # Sessions whose creation was written or soon will be, and is not safe yet: nobody may see them.
-        self._creating: set[str] = set()
+        self.arrivals = Arrivals(
+            loader, self.residency, lambda session_id: self._group_of(session_id) in self._writers
+        )
         self._news: dict[str, set[News]] = {}
-        self.counters = RegistryCounters()
+        self.repeated_appends = 0
 
     def lead(self, group: int, writer: GroupWriter, lease: Lease) -> None:
         """This node leads a group, and its epoch is open: serve its sessions, and reads while the lease lasts."""
@@ -118,9 +99,7 @@ class SessionRegistry:
         self._writers.pop(group, None)
         self._leases.pop(group, None)
         self.residency.drop_group(group)
-        for session_id in [name for name in self._creating if self._group_of(name) == group]:
-            self._creating.discard(session_id)
-            self._answer(session_id, _not_safe_yet(session_id))
+        self.arrivals.forget_creations()
         for session_id, listeners in self._news.items():
             if self._group_of(session_id) == group:
                 for news in listeners:
@@ -129,7 +108,7 @@ class SessionRegistry:
 
     async def release(self, group: int) -> None:
         """Close what is open of a group's shards, once this node no longer leads it."""
-        await self._loader.run(self._loader.owned.release, group)
+        await self.arrivals.release(group)
 
     @property
     def subscribers(self) -> int:
@@ -189,7 +168,7 @@ class SessionRegistry:
             Unavailable: Its shard cannot be read, or another node may lead its group by now.
         """
         await self.settled(session_id)
-        actor = await self._find(session_id)
+        actor = await self._live_actor(session_id)
         if actor is None:
             raise self._absence(session_id)
         return actor
@@ -202,7 +181,7 @@ class SessionRegistry:
             sink.failed(request_id, error)
             return
 
-        def append_to(found: SessionActor | HeadwaterError | None) -> None:
+        def append_to(found: Outcome) -> None:
             writer.give_back(new.size_bytes)
             if isinstance(found, SessionActor):
                 self._append_to(found, writer, new, sink, request_id)
@@ -214,7 +193,7 @@ class SessionRegistry:
             self._append_to(actor, writer, new, sink, request_id)
         else:
             writer.reserve(new.size_bytes)
-            self._when_up(new.session_id, append_to)
+            self.arrivals.call_when_up(new.session_id, append_to)
 
     async def create(
         self, session: Session, acknowledgement: Acknowledgement | None
@@ -227,22 +206,21 @@ class SessionRegistry:
         session_id = session.session_id
         await self.settled(session_id)
         writer = self.writer(session_id)
-        existing = await self._find(session_id)
-        while existing is None and (writer.full or session_id in self._waiting):
-            if session_id not in self._waiting:  # else another caller creates it just now
+        existing = await self._live_actor(session_id)
+        while existing is None and (writer.full or session_id in self.arrivals):
+            if session_id not in self.arrivals:  # else another caller creates it just now
                 await writer.room()
-            existing = await self._find(session_id)
+            existing = await self._live_actor(session_id)
         if existing is not None:
             return existing.session, writer.visible_position, False
         session.created_at_ms = session.created_at_ms or time.time_ns() // 1_000_000
         session.updated_at_ms = session.created_at_ms
         session.status = session.status or "idle"
         actor = SessionActor(session, self._layout.shard_of(session_id), self._group_of(session_id))
-        self._waiting[session_id] = []
-        self._creating.add(session_id)
+        self.arrivals.creation_begins(session_id)
         outcome: asyncio.Future[Position] = self._loop.create_future()
         size_bytes = session.ByteSize() + OVERHEAD_BYTES
-        sink = _CreationSink(outcome, lambda error: self._creation_failed(session_id, error))
+        sink = _CreationSink(outcome, lambda error: self.arrivals.creation_failed(session_id, error))
         writer.submit(Creation(actor, size_bytes, acknowledgement or self._acknowledgement, sink, 0))
         return session, await outcome, True
 
@@ -257,9 +235,7 @@ class SessionRegistry:
             for news in self._news.get(session_id, ()):
                 news.event.set()
             return
-        if session_id in self._creating:
-            self._creating.discard(session_id)
-            self._come_up(session_id, actor)
+        self.arrivals.creation_is_safe(actor)
 
     @contextmanager
     def listen(self, session_id: str) -> Iterator[News]:
@@ -280,6 +256,9 @@ class SessionRegistry:
             await asyncio.sleep(SWEEP_SECONDS)
             self.residency.evict(self._loop.time())
 
+    def _serves(self, session_id: str) -> bool:
+        return self._group_of(session_id) in self._writers
+
     def _group_of(self, session_id: str) -> int:
         return self._layout.group_of(self._layout.shard_of(session_id))
 
@@ -289,7 +268,7 @@ class SessionRegistry:
         if new.idempotency_key:
             earlier = actor.repeated(new.idempotency_key)
             if earlier is not None:
-                self.counters.repeated_appends += 1
+                self.repeated_appends += 1
                 if earlier.on_its_way is not None:
                     earlier.on_its_way.waiters.append((sink, request_id))
                 else:
@@ -308,23 +287,10 @@ class SessionRegistry:
         actor.queued(append)
         writer.submit(append)
 
-    async def _find(self, session_id: str) -> SessionActor | None:
+    async def _live_actor(self, session_id: str) -> SessionActor | None:
         self.writer(session_id)
         actor = self.residency.find(session_id, self._loop.time())
-        if actor is not None:
-            return actor
-        future: asyncio.Future[SessionActor | None] = self._loop.create_future()
-
-        def found(outcome: SessionActor | HeadwaterError | None) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, HeadwaterError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        self._when_up(session_id, found)
-        return await future
+        return actor if actor is not None else await self.arrivals.brought_up(session_id)
 
     def _absence(self, session_id: str) -> HeadwaterError:
         """What to say of a session that its shard does not hold: another primary may hold it by now."""
@@ -333,60 +299,6 @@ class SessionRegistry:
         except HeadwaterError as error:
             return error
         return SessionNotFound(f"there is no session {session_id!r}")
-
-    def _when_up(self, session_id: str, then: Callable[[SessionActor | HeadwaterError | None], None]) -> None:
-        """Bring up an actor and go on; whoever asks meanwhile waits for the same, in order."""
-        waiting = self._waiting.get(session_id)
-        if waiting is not None:
-            waiting.append(then)
-            return
-        if session_id in self._creating:
-            then(_not_safe_yet(session_id))
-            return
-        self._waiting[session_id] = [then]
-        task = self._loop.create_task(self._load(session_id), name=f"load {session_id}")
-        self._loads.add(task)
-        task.add_done_callback(self._loads.discard)
-
-    async def _load(self, session_id: str) -> None:
-        try:
-            prepared = self.residency.take_prepared(session_id)
-            actor = await self._loader.run(self._loader.owned.load, session_id, prepared)
-        except Exception as error:
-            # Whatever it was: nobody who waits for the session may be left waiting.
-            log.exception("session cannot be read", session_id=session_id)
-            told = (
-                error
-                if isinstance(error, ShardDamaged)
-                else Unavailable(f"session {session_id!r} cannot be read: {error}")
-            )
-            self._answer(session_id, told)
-            return
-        if actor is None or self._group_of(session_id) not in self._writers:
-            self._answer(session_id, None)
-            return
-        self.counters.loads += 1
-        self._come_up(session_id, actor)
-
-    def _come_up(self, session_id: str, actor: SessionActor) -> None:
-        self.residency.add(actor, self._loop.time())
-        self._answer(session_id, actor)
-
-    def _creation_failed(self, session_id: str, error: HeadwaterError) -> None:
-        """Its creator was told so; of unknown outcome, it comes up once it is safe, and is not seen before."""
-        if isinstance(error, OutcomeUnknown):
-            self._answer(session_id, _not_safe_yet(session_id))
-        else:
-            self._creating.discard(session_id)
-            self._answer(session_id, None)
-
-    def _answer(self, session_id: str, outcome: SessionActor | HeadwaterError | None) -> None:
-        for then in self._waiting.pop(session_id, ()):
-            then(outcome)
-
-
-def _not_safe_yet(session_id: str) -> Unavailable:
-    return Unavailable(f"the creation of session {session_id!r} is not acknowledged yet; try again")
 
 
 class _CreationSink:

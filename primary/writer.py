@@ -413,7 +413,7 @@ class GroupWriter:
             self._room.set()
 
     def _fail_waiting(self, reason: str) -> None:
-        for mutation in self._accumulator.take_expired(float("inf")):
+        for mutation in self._accumulator.take_all():
             self._withdraw(mutation, Unavailable(f"{reason}; nothing was written"))
         unknown = OutcomeUnknown(f"{reason}; retry with the same idempotency key")
         for transaction in self._unreleased:

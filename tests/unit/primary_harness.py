@@ -19,7 +19,8 @@ from agent_core.rpc.session_pb2 import Session
 from primary.electing.lease import Lease
 from primary.group_database import GroupDatabase
 from primary.loader import SessionLoader
-from primary.registry import NewEntry, SessionRegistry
+from primary.mutation import NewEntry
+from primary.registry import SessionRegistry
 from primary.residency import ResidencySettings
 from primary.unlogged import log_unlogged
 from primary.writer import GroupWriter, WriterSettings

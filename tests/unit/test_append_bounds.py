@@ -73,7 +73,7 @@ async def test_repeats_of_an_append_on_its_way_count_towards_their_stream(
         stream = Stream(node)
         send_all(stream, "a", 3000, key="the same")
         answered = asyncio.create_task(stream.answered(3000))
-        await until(lambda: node.registry.counters.repeated_appends == QUEUE - 1)
+        await until(lambda: node.registry.repeated_appends == QUEUE - 1)
         await until(lambda: node.writer.unreleased == 1)
         assert stream.appends_read <= QUEUE + BATCH
         node.writer.durable("node-2", node.log.last.lsn)

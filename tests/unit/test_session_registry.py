@@ -135,7 +135,7 @@ async def test_a_session_larger_than_the_memory_budget_is_read_once(tmp_path: Pa
             for name in ("large", "small"):
                 await node.registry.actor(name)
             node.registry.residency.evict(asyncio.get_running_loop().time())
-        assert node.registry.counters.loads == 2
+        assert node.registry.arrivals.loads == 2
 
 
 async def test_a_session_with_a_write_on_its_way_is_not_evicted(tmp_path: Path) -> None:
