@@ -1,8 +1,8 @@
 """One side of a stream as a process of its own, which tells how much memory one large transaction took there.
 
 `large_transaction primary DIRECTORY MEGABYTES` or `large_transaction standby DIRECTORY PORT`. Out, one JSON object
-a line: the primary's `{"port": …}`, then `{"ready": true}` once its standby has the empty shards, and at the end
-`{"transaction_bytes": …, "peak_bytes": …, "held_bytes": …}`; the standby's `{"hellos": …, "peak_bytes": …}`. A line
+a line. The primary: `{"port": …}`, then `{"ready": true}` once its standby has the empty shards, and at the end
+`{"streams": …, "transaction_bytes": …, "peak_bytes": …, "held_bytes": …}`. The standby: `{"peak_bytes": …}`. A line
 on the standard input ends it.
 """
 
@@ -155,7 +155,12 @@ async def lead(directory: Path, size: int) -> None:
     assert transactions[0].error is None, transactions[0].error
     durable("primary", written.durable_lsn)
     await until(lambda: standby.applied_lsn == log.last.lsn, seconds=DEADLINE_SECONDS)
-    say(transaction_bytes=written.wal_bytes, peak_bytes=memory.peak_bytes, held_bytes=memory.held_bytes)
+    say(
+        streams=streams.counters.streams,
+        transaction_bytes=written.wal_bytes,
+        peak_bytes=memory.peak_bytes,
+        held_bytes=memory.held_bytes,
+    )
     await told_to_end()
     await streams.close(Unavailable("the test ends"))
     await stop_server(server)
@@ -188,7 +193,7 @@ async def follow(directory: Path, port: int) -> None:
     await until(lambda: shards.applied.lsn and shards.applied == log.last, seconds=DEADLINE_SECONDS)
     memory, before = MemoryUse(), shards.applied
     await until(lambda: shards.applied > before, seconds=DEADLINE_SECONDS)
-    say(hellos=follower.counters.hellos, peak_bytes=memory.peak_bytes)
+    say(peak_bytes=memory.peak_bytes)
     await told_to_end()
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)

@@ -65,11 +65,11 @@ async def test_a_standby_that_was_away_goes_on_from_its_own_end(wire: Wire, tmp_
 
 
 async def test_an_idle_stream_carries_heartbeats(wire: Wire, tmp_path: Path) -> None:
-    _, stub = await wire.primary(tmp_path / "a", settings=StreamSettings(heartbeat_seconds=0.01))
+    primary, stub = await wire.primary(tmp_path / "a", settings=StreamSettings(heartbeat_seconds=0.01))
     standby = wire.standby(tmp_path / "b", stub)
     await until(lambda: standby.follower.counters.messages > 10)
     assert standby.follower.silent_seconds is not None
-    assert standby.follower.counters.hellos == 1
+    assert primary.streams.counters.streams == 1
 
 
 async def test_a_raised_committed_lsn_goes_out_at_once(wire: Wire, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ async def test_what_the_wire_does_to_a_message_is_refused_counted_and_repaired(
     await until(lambda: same(primary, standby))
     assert standby.refusals == {reason: 1}
     assert content(standby.log) == content(primary.log)
-    assert standby.follower.counters.hellos == 2
+    assert primary.streams.counters.streams == 2
 
 
 async def test_a_stream_cut_in_the_middle_of_a_record_in_parts_is_repaired(wire: Wire, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_a_stream_cut_in_the_middle_of_a_record_in_parts_is_repaired(wire:
     primary.append([noise(20_000)])
     await until(lambda: same(primary, standby))
     assert content(standby.log) == content(primary.log)
-    assert standby.follower.counters.hellos == 2
+    assert primary.streams.counters.streams == 2
 
 
 async def test_a_part_left_out_is_refused_counted_and_repaired(wire: Wire, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ async def test_shards_that_the_log_cannot_continue_are_resynced_before_the_strea
     standby.start()
     await until(lambda: same(primary, standby))
     assert standby.shards.resyncs == [[2]]
-    assert standby.follower.counters.hellos == 2
+    assert primary.streams.counters.streams == 2
 
 
 async def test_a_reset_is_announced_before_it_can_be_acknowledged(wire: Wire, tmp_path: Path) -> None:
@@ -409,4 +409,4 @@ async def test_a_node_that_was_stalled_itself_does_not_take_that_for_silence(wir
     time.sleep(SETTINGS.silence_seconds + 0.2)  # noqa: ASYNC251  # the stall is the point
     primary.append([noise(100)])
     await until(lambda: same(primary, standby))
-    assert standby.follower.counters.hellos == 1
+    assert primary.streams.counters.streams == 1
