@@ -32,6 +32,8 @@ MAX_HEAD_BYTES = 16 * 1024
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 2
 LISTEN_BACKLOG = 128
+MAX_LENGTH_DIGITS = 20
+"""Of an announced length; more of them are no number that anything could have."""
 MAX_PROBLEMS = 5
 """Of one request, told in its answer."""
 MAX_SHOWN_CHARACTERS = 120
@@ -155,7 +157,7 @@ class BoundedBody:
             await self._app(scope, receive, send)
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self._max_bytes:
+        if not announced.isdigit() or len(announced) > MAX_LENGTH_DIGITS or int(announced) > self._max_bytes:
             message = f"the body has {announced.decode('latin-1')[:20]} bytes; allowed are 0 to {self._max_bytes}"
             await _error_answer(413, InvalidRequest.code, message)(scope, receive, send)
             return

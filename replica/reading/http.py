@@ -25,8 +25,8 @@ from replica.reading.http_events import entry_events
 from replica.reading.http_freshness import Demanded, demand, json_response, position_fields, seconds
 from replica.reading.paging import Direction, SessionOrder, SessionSort
 from replica.reading.queries import SessionOverview, TranscriptEntry
-from replica.reading.reading import Reading
-from replica.reading.session_list import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, SessionFilter
+from replica.reading.reading import MAX_SEQ, Reading
+from replica.reading.session_list import DEFAULT_PAGE_SIZE, MAX_MOMENT, MAX_PAGE_SIZE, SessionFilter
 from replica.reading.tool_calls import ToolCall
 
 SessionId = Annotated[str, Path(examples=["fix-login"])]
@@ -43,9 +43,9 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
-AfterSeq = Annotated[int, Query(description="Only what follows this entry.", ge=0)]
+AfterSeq = Annotated[int, Query(description="Only what follows this entry.", ge=0, le=MAX_SEQ)]
 Limit = Annotated[int, Query(description="Entries to read.", ge=1, le=queries.MAX_TRANSCRIPT_LIMIT)]
-Moment = Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0)]
+Moment = Annotated[int, Query(description="Milliseconds since 1970; 0: any.", ge=0, le=MAX_MOMENT)]
 
 
 def reading_routes(reading: Reading) -> APIRouter:
@@ -164,10 +164,13 @@ def _session_routes(reading: Reading) -> APIRouter:
         *,
         session_id: SessionId,
         after_seq: AfterSeq = 0,
-        last_event_id: Annotated[str, Header(description="Sent by a browser that resumes: a seq.")] = "",
+        last_event_id: Annotated[
+            int | None,
+            Header(description="In place of after_seq, sent by a browser that resumes.", ge=0, le=MAX_SEQ),
+        ] = None,
     ) -> StreamingResponse:
         """The entries past `after_seq`, then each further one: events `entry`, `caught_up`, `error`."""
-        start = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after_seq
+        start = after_seq if last_event_id is None else last_event_id
         answers = reading.follow(session_id, after_seq=start)
         # What is wrong with the request is answered as such, before the stream begins.
         first = await anext(answers, None)
@@ -201,12 +204,12 @@ def _query_routes(reading: Reading) -> APIRouter:
     async def get_query(
         *,
         sql: Annotated[str, Query(examples=["SELECT kind, count(*) FROM entries GROUP BY kind"])],
-        shard: int | None = None,
+        shard: models.Number | None = None,
         session_id: Annotated[str | None, Query(description="The shard that holds this session.")] = None,
         workspace: bool = False,
         parameters: Annotated[str, Query(description="A JSON array or object.")] = "",
-        max_rows: int | None = None,
-        timeout_ms: int | None = None,
+        max_rows: models.Number | None = None,
+        timeout_ms: models.Number | None = None,
         demanded: Demanded,
         request: Request,
     ) -> Response:

@@ -11,6 +11,7 @@ from fastapi import Depends, Query, Response
 from agent_core.errors import InvalidRequest
 from agent_core.position import Position
 from replica.reading.freshness import Demand
+from replica.reading.http_models import MaxStaleness, Wait
 from replica.reading.positions import GroupPosition
 
 POSITION_HEADER = "Headwater-Position"
@@ -33,14 +34,8 @@ class DemandParameters:
                 max_length=MAX_MIN_POSITION_CHARACTERS,
             ),
         ] = "",
-        max_staleness_ms: Annotated[
-            int | None,
-            Query(description="Wait until nothing that is read is older than this; any age if absent.", ge=0),
-        ] = None,
-        wait_ms: Annotated[
-            int | None,
-            Query(description="How long to wait for both together; 2000 if absent.", ge=0, le=30_000),
-        ] = None,
+        max_staleness_ms: MaxStaleness | None = None,
+        wait_ms: Wait | None = None,
     ) -> None:
         self.min_position = min_position
         self.max_staleness_ms = max_staleness_ms

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from replica.reading.freshness import MAX_STALENESS_SECONDS
+from replica.reading.positions import MAX_WAIT_SECONDS
+
+MAX_NUMBER = 2**32 - 1
+"""Of numbers that a node's configuration bounds further; over gRPC they have 32 bits."""
+
+MaxStaleness = Annotated[
+    int,
+    Field(
+        description="Wait until nothing that is read is older than this; any age if absent.",
+        ge=0,
+        le=int(MAX_STALENESS_SECONDS * 1000),
+    ),
+]
+Wait = Annotated[
+    int,
+    Field(description="How long to wait for both together; 2000 if absent.", ge=0, le=int(MAX_WAIT_SECONDS * 1000)),
+]
+Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 
 
 class GroupPositionModel(BaseModel):
@@ -91,7 +111,7 @@ class QueryBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     sql: str = Field(examples=["SELECT kind, count(*) FROM transcript WHERE session_id = :session GROUP BY kind"])
-    shard: int | None = None
+    shard: Number | None = None
     session_id: str | None = Field(default=None, description="The shard that holds this session.")
     workspace: bool = Field(default=False, description="The workspace shard.")
     parameters: list[Any] | dict[str, Any] = Field(
@@ -99,11 +119,11 @@ class QueryBody(BaseModel):
         description='Positional (?) or named (:name over one shard, $name over all); blobs as {"base64": "…"}.',
         examples=[{"session": "fix-login"}],
     )
-    max_rows: int | None = None
-    timeout_ms: int | None = None
+    max_rows: Number | None = None
+    timeout_ms: Number | None = None
     min_position: str | None = None
-    max_staleness_ms: int | None = None
-    wait_ms: int | None = None
+    max_staleness_ms: MaxStaleness | None = None
+    wait_ms: Wait | None = None
 
 
 class QueryResponse(BaseModel):

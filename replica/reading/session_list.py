@@ -19,6 +19,8 @@ from replica.reading.queries import ITEM_OVERHEAD_BYTES, MAX_PAGE_BYTES, Session
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
 MAX_FILTER_CHARACTERS = 256
+MAX_MOMENT = 2**63 - 1
+"""In milliseconds since 1970."""
 
 _MOMENTS = ("updated_after_ms", "updated_before_ms", "created_after_ms", "created_before_ms")
 
@@ -66,8 +68,8 @@ class SessionFilter:
             if length > MAX_FILTER_CHARACTERS:
                 raise InvalidRequest(f"{name} has {length} characters; allowed are {MAX_FILTER_CHARACTERS}")
         for name in _MOMENTS:
-            if not 0 <= getattr(self, name) < 2**63:
-                raise InvalidRequest(f"{name} is {getattr(self, name)}; allowed are 0 to {2**63 - 1}")
+            if not 0 <= getattr(self, name) <= MAX_MOMENT:
+                raise InvalidRequest(f"{name} is {getattr(self, name)}; allowed are 0 to {MAX_MOMENT}")
 
 
 _TAIL = "(SELECT first_entry FROM entry_tail)"

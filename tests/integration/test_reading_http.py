@@ -159,7 +159,7 @@ async def test_the_workspace_shard_is_asked_by_name(client: httpx.AsyncClient) -
         ("/v1/sessions/session-1/transcript?after_seq=9223372036854775808", 400, "invalid_request", "after_seq"),
         ("/v1/query?shard=0", 400, "invalid_request", "sql is missing"),
         ("/v1/query?sql=SELECT+1&shard=0&session_id=a", 400, "invalid_request", "at most one"),
-        ("/v1/query?sql=SELECT+1&shard=-1", 400, "invalid_request", "shard is -1"),
+        ("/v1/query?sql=SELECT+1&shard=-1", 400, "invalid_request", "shard is '-1'"),
         ("/v1/query?sql=SELECT+1&shard=0&timeout_ms=0", 400, "invalid_request", "time limit is 0 s"),
         ("/v1/query?sql=SELECT+1&shard=0&parameters=x", 400, "invalid_request", "not JSON"),
         ("/v1/query?sql=DELETE+FROM+entries&shard=0", 400, "query_refused", "refused DELETE"),
@@ -190,7 +190,7 @@ async def test_errors_have_one_shape_and_name_what_is_wrong(
         (b'{"sql": "SELECT 1", "shard": 0, "parameters": "x"}', "parameters"),
         (b'{"sql": "SELECT ?", "shard": 0, "parameters": [NaN]}', "parameters"),
         (b'{"sql": "\\ud800", "shard": 0}', "the body"),
-        (b'{"sql": "SELECT 1", "shard": 0, "wait_ms": 31000, "min_position": "9:9"}', "0 to 30 s"),
+        (b'{"sql": "SELECT 1", "shard": 0, "wait_ms": 31000, "min_position": "9:9"}', "wait_ms is '31000'"),
     ],
 )
 async def test_a_body_is_checked_before_it_is_believed(client: httpx.AsyncClient, body: bytes, words: str) -> None:
@@ -220,6 +220,55 @@ async def test_the_openapi_page_describes_answers_and_errors(client: httpx.Async
     assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SessionsResponse")
     assert answers["503"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorResponse")
     assert "sql" in json.dumps(description["paths"]["/v1/query"]["post"]["requestBody"])
+
+
+NUMBERS = [
+    "9" * 19,
+    "9" * 400,
+    "9" * 4300,
+    "9" * 5000,
+    "-1",
+    "-" + "9" * 400,
+    "1e400",
+    "NaN",
+    "1.5",
+    "0x10",
+    "٣",
+    "",
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{number[:5]}-{len(number)}")
+async def test_no_number_from_outside_breaks_a_read(client: httpx.AsyncClient, number: str) -> None:
+    description = (await client.get("/openapi.json")).json()
+    for path, operations in description["paths"].items():
+        if not path.startswith("/v1") or path.endswith("/events"):
+            continue
+        for parameter in operations["get"]["parameters"]:
+            if parameter["in"] == "query":
+                params = {"wait_ms": "0", "sql": "SELECT 1", "shard": "0", parameter["name"]: number}
+                answer = await client.get(path.format(session_id="session-1"), params=params)
+                assert answer.status_code < 500, (path, parameter["name"], answer.text)
+    for name in ("shard", "max_rows", "timeout_ms", "max_staleness_ms", "wait_ms", "parameters"):
+        value = f"[{number}]" if name == "parameters" else number
+        answer = await client.post("/v1/query", content=f'{{"sql": "SELECT 1", "{name}": {value}}}')
+        assert answer.status_code < 500, (name, answer.text)
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 5000, "-1", "1.5", "x"], ids=lambda number: number[:5])
+async def test_a_cursor_that_is_no_seq_is_refused(client: httpx.AsyncClient, number: str) -> None:
+    events = "/v1/sessions/session-1/events"
+    for answer in (
+        await client.get(events, params={"after_seq": number}),
+        await client.get(events, headers={"last-event-id": number}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_a_length_that_is_no_number_of_bytes_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/query", content=b"{}", headers={"content-length": "9" * 5000})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"].startswith("the body has 99999999999999999999 bytes")
 
 
 @pytest.mark.parametrize(
