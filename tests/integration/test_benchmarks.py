@@ -110,6 +110,7 @@ def test_a_standby_is_read_from_on_real_nodes_and_every_goal_is_judged() -> None
     assert 0 < figures["session_list"]["worst_p50_ms"] <= figures["session_list"]["worst_p99_ms"]
     assert figures["transcript"]["entries"] == 500
     assert figures["aggregate"]["sqlite_seconds"] > 0
+    assert figures["aggregate"]["sqlite_written_for_it_seconds"] > 0
     assert figures["appends_beside_reads"]["appends_per_second_alone"] > 0
     assert set(figures["appends_beside_queries"]["ratio"]) == set(figures["appends_beside_queries"]["with"])
     assert {judged["outcome"] for judged in figures["goals"].values()} <= {"met", "missed"}

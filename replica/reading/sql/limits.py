@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import resource
-import sqlite3
 from dataclasses import asdict, dataclass
 
 MAX_SQL_BYTES = 100_000
@@ -13,14 +12,8 @@ MAX_PARAMETERS = 999
 MAX_PARAMETERS_BYTES = 1 << 20
 DEFAULT_ROWS = 1000
 DEFAULT_SECONDS = 5.0
-MAX_VALUE_BYTES = 16 << 20
-"""Of one text, blob or row within SQLite."""
-INTERPRETER_BYTES = 256 << 20
-"""Of address space that a worker process takes beside SQLite's memory: Python, and the result as JSON."""
 MAX_FILE_BYTES = 64 << 20
 """No query writes a file; SQLite may have to map a shard's shared memory, which is one."""
-PROGRESS_OPERATIONS = 1000
-"""Virtual machine operations of SQLite between two looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +52,6 @@ class SqlLimits:
         return cls(**json.loads(argument))
 
 
-_SQLITE_LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: MAX_SQL_BYTES,
-    sqlite3.SQLITE_LIMIT_COLUMN: 500,
-    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
-    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 100,
-    sqlite3.SQLITE_LIMIT_VDBE_OP: 250_000,
-    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 100,
-    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
-    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
-    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: MAX_PARAMETERS,
-    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
-    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
-}
-
-
 def limit_process(*, address_space_bytes: int, heap_bytes: int, open_files: int) -> None:
     """Bound this process's memory and files for good; nothing that it starts can have more rights.
 
@@ -96,14 +73,6 @@ def limit_processor_time(seconds: float) -> None:
     soft = math.ceil(used.ru_utime + used.ru_stime + seconds) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
-
-
-def limit_connection(connection: sqlite3.Connection, memory_bytes: int) -> None:
-    """Bound what one statement on a connection may be and may use."""
-    for category, limit in _SQLITE_LIMITS.items():
-        connection.setlimit(category, limit)
-    connection.execute(f"PRAGMA hard_heap_limit={memory_bytes}")
-    connection.execute("PRAGMA temp_store=MEMORY")
 
 
 def _lower(kind: int, limit: int) -> None:

@@ -14,15 +14,14 @@ from urllib.parse import quote
 
 from replica.reading.sql.answering import Answer, bound_parameters, collect, rows_answer
 from replica.reading.sql.failure import QueryFailure, out_of_memory, out_of_time
-from replica.reading.sql.limits import (
+from replica.reading.sql.limits import SqlLimits, limit_processor_time
+from replica.reading.sql.policy import ReadOnlyPolicy
+from replica.reading.sql.sqlite_limits import (
     INTERPRETER_BYTES,
     MAX_VALUE_BYTES,
     PROGRESS_OPERATIONS,
-    SqlLimits,
     limit_connection,
-    limit_processor_time,
 )
-from replica.reading.sql.policy import ReadOnlyPolicy
 
 BUSY_SECONDS = 1.0
 OPEN_FILES = 64
