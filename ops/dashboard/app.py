@@ -47,6 +47,7 @@ def build_app(reader: NodeReader, watch: ClusterWatch, names: KnownNames) -> Fas
         title="Headwater",
         favicon=ICON,
         dark=None,
+        language="en-US",
         tailwind=False,
         show_welcome_message=False,
         gzip_middleware_factory=None,

@@ -44,8 +44,9 @@ NAVIGATION = (
 class Page:
     """A page that is being shown: keeps and displays how old its contents are."""
 
-    def __init__(self, reader: NodeReader, *, renewing: bool) -> None:
+    def __init__(self, reader: NodeReader, *, renewing: bool, reads_at_once: bool) -> None:
         self._reader = reader
+        self._reads_at_once = reads_at_once
         self._shown = Freshness(renewing=renewing)
         self._chip = ui.element("div").classes("freshness").props("role=status aria-live=polite")
         with self._chip:
@@ -92,12 +93,15 @@ class Page:
     def _draw(self) -> None:
         level, text, explanation = describe(self._shown, time.time())
         self._chip.classes(replace=f"freshness freshness-{level}")
+        self._chip.set_visibility(bool(self._reads_at_once or self._shown.node or self._shown.failure))
         self._text.set_text(text)
         self._explanation.set_text(explanation or text)
 
 
 @contextmanager
-def frame(reader: NodeReader, title: str, path: str, *, renewing: bool = False) -> Iterator[Page]:
+def frame(
+    reader: NodeReader, title: str, path: str, *, renewing: bool = False, reads_at_once: bool = True
+) -> Iterator[Page]:
     """Draw the frame; what is made within it is the page.
 
     Args:
@@ -105,6 +109,7 @@ def frame(reader: NodeReader, title: str, path: str, *, renewing: bool = False) 
         title: The browser's title.
         path: The navigation's entry that the page belongs to.
         renewing: Whether the page renews its contents by itself.
+        reads_at_once: Whether it reads as it opens; else it says nothing of any node before it has read.
     """
     ui.page_title(f"{title} · Headwater")
     ui.add_head_html(HEAD)
@@ -124,9 +129,10 @@ def frame(reader: NodeReader, title: str, path: str, *, renewing: bool = False) 
                     ui.icon(destination.icon).props("aria-hidden=true")
                     ui.label(destination.label).classes("navigation-label")
         ui.element("div").classes("bar-space")
-        page = Page(reader, renewing=renewing)
+        page = Page(reader, renewing=renewing, reads_at_once=reads_at_once)
         _theme_button(theme, dark)
-    with ui.element("main").classes("main").props("id=main tabindex=-1"):
+    # NiceGUI's own page is the landmark `main`; a second one within it would confuse screen readers.
+    with ui.element("div").classes("main").props("id=main tabindex=-1"):
         yield page
         keys = "".join(f"<kbd>g</kbd> <kbd>{place.key}</kbd> {place.label.lower()} · " for place in NAVIGATION)
         ui.html(

@@ -61,8 +61,8 @@ async def _analytics(shown: Stage) -> None:
 
 
 async def _sql(shown: Stage) -> None:
-    async with shown.page(f"/sql?sql={quote(STATEMENT)}", dark=True) as page:
-        await expect(page.get_by_text("bash").first).to_be_visible(timeout=20_000)
+    async with shown.page(f"/sql?seconds=30&sql={quote(STATEMENT)}", dark=True) as page:
+        await expect(page.get_by_text("bash").first).to_be_visible(timeout=60_000)
         await _take(page, "sql")
 
 

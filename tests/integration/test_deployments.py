@@ -21,6 +21,7 @@ from ops.cli.dashboard import dashboard
 from ops.cli.health import health
 from ops.cli.node import node as node_command
 from ops.config import ENVIRONMENT_PREFIX, load
+from ops.grafana.dashboard import build as build_grafana_dashboard
 from ops.settings import NodeConfiguration
 from tests.deployment.deployed import (
     DEPLOYMENTS,
@@ -261,6 +262,10 @@ def test_promtool_takes_prometheus_files_as_compose_lays_them_out(tmp_path: Path
     command = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
     outcome = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert outcome.returncode == 0, outcome.stdout
+
+
+def test_the_dashboard_for_grafana_is_what_its_code_makes() -> None:
+    assert (OPS / "grafana" / "headwater.json").read_text() == build_grafana_dashboard()
 
 
 def test_grafana_finds_its_dashboard_where_its_provisioning_looks_and_prometheus_where_compose_runs_it() -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ops.cluster_routes import ClusterResponse
 from ops.dashboard.node_client.choice import MAX_NODES, KnownNode, NodeChoice
-from ops.dashboard.node_client.failures import DashboardBusy, NodeRefused, NoNodeAnswers
+from ops.dashboard.node_client.failures import UNREADABLE, DashboardBusy, NodeRefused, NoNodeAnswers
 from ops.dashboard.node_client.server_sent_events import EventStream, EventTooLarge
 from ops.dashboard.paths import session_path
 from replica.reading.http_freshness import AGE_HEADER
@@ -304,9 +304,7 @@ def _decoded(text: bytes) -> object:
     except orjson.JSONDecodeError as error:
         if text[:1] != b"{":
             raise
-        raise NodeRefused(
-            200, "unreadable", f"What the node answered cannot be taken apart: {error.msg}"
-        ) from error
+        raise NodeRefused(200, UNREADABLE, f"What the node answered cannot be taken apart: {error.msg}") from error
 
 
 async def _bounded(response: httpx.Response) -> bytes:

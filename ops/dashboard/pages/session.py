@@ -79,13 +79,14 @@ class _SessionView:
             session, ahead = await self._read()
         except ReadFailed as error:
             self._failed = True
-            self._page.failed(error)
             self._body.clear()
             with self._body:
+                heading("Session")
                 if isinstance(error, NodeRefused) and error.code == NOT_FOUND:
                     empty_state("No such session", "It may not have reached this standby yet.", icon="search_off")
                     ui.link("All sessions", "/sessions").classes("state-link")
                 else:
+                    self._page.failed(error)
                     error_state(error)
             return
         self._conversation.settle(ahead)

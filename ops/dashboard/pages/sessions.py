@@ -32,13 +32,13 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
     async def sessions_page(request: Request) -> None:
         with frame(reader, "Sessions", "/sessions") as page:
             heading("Sessions", "The most recently updated first.")
-            view = _SessionList(reader, page, SessionSearch.of(dict(request.query_params)))
+            view = _SessionSearchView(reader, page, SessionSearch.of(dict(request.query_params)))
             ui.timer(RETRY_SECONDS, view.read_again)
         await ui.context.client.connected()
         await view.read()
 
 
-class _SessionList:
+class _SessionSearchView:
     """The filters, and the sessions that match them."""
 
     def __init__(self, reader: NodeReader, page: Page, search: SessionSearch) -> None:

@@ -47,7 +47,7 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
     @ui.page("/sql")
     async def sql_page(request: Request) -> None:
         ui.add_head_html(HEAD)
-        with frame(reader, "SQL", "/sql") as page:
+        with frame(reader, "SQL", "/sql", reads_at_once=False) as page:
             heading(
                 "SQL", "Reads all shards of one standby as one database (DuckDB's SQL); nothing can be changed."
             )
@@ -142,7 +142,7 @@ class _SqlView:
             ui.button("Look", on_click=look).props(f'flat dense no-caps aria-label="Look at {table.name}"')
 
     def _set_theme(self, dark: bool) -> None:
-        self._editor.set_theme("oneDark" if dark else "basicLight")
+        self._editor.set_theme("oneDark" if dark else "vscodeLight")
 
     def _remember(self) -> None:
         ui.navigate.history.replace(self._request.address)
@@ -189,8 +189,8 @@ class _SqlView:
         self._answer = None
         self._results.clear()
         with self._results:
-            self._page.failed(error)
             if not isinstance(error, NodeRefused):
+                self._page.failed(error)
                 error_state(error, self.run)
                 return
             with ui.element("section").classes("card sql-error").props("role=alert"):

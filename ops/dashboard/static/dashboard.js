@@ -20,6 +20,11 @@
   });
 })();
 
+// The Tab key leaves the editor of SQL, as it leaves everything else, instead of indenting.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Tab" && event.target.closest?.(".sql-editor")) event.stopPropagation();
+}, true);
+
 // A transcript: whoever looks at its end stays there while it grows; others are told that more came.
 (() => {
   const NEAR = 140;
