@@ -106,7 +106,7 @@ def append(
 
     One node leads every shard group, and the client asks that one.
 
-    Example: headwater bench append --writers 64 --seconds 5 --json
+    Example: headwater bench append --writers 64 --groups 1,2,4 --json
     """
     plan = AppendPlan(writers=writers, seconds=seconds, runs=runs, entry_bytes=entry_bytes)
     if groups is not None and len(groups) > 1:
@@ -133,7 +133,9 @@ def append(
 def compare(before: Path, writers: int, seconds: float, runs: int, *, as_json: bool) -> None:
     """Appends of this build as a multiple of another's, measured in turns.
 
-    Example: git worktree add ../before COMMIT && headwater bench compare --before ../before
+    `git worktree add ../before COMMIT` makes a checkout of another build.
+
+    Example: headwater bench compare --before ../before
     """
     plan = ComparePlan(before=before, writers=writers, seconds=seconds, runs=runs)
     measure(partial(compare_builds, plan=plan), as_json=as_json)
