@@ -25,11 +25,10 @@ from primary.accumulator import Accumulator, BatchLimits
 from primary.group_database import GroupDatabase, Transaction, Written
 from primary.mutation import Append, Mutation
 from primary.pace import BatchPace
+from primary.queue_room import QueueRoom
 
 log = structlog.get_logger(__name__)
 
-OVERLOADED_SECONDS = 1.0
-"""How long a queue may stay full before callers are refused: less than a client's patience with a hung node."""
 LOG_RETRY_SECONDS = 0.5
 EXPIRY_TICK_SECONDS = 0.05
 
@@ -121,9 +120,7 @@ class GroupWriter:
         self._pace = BatchPace()
         self._writing = False
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._full_since = 0.0
+        self._room = QueueRoom(self._accumulator)
         self._stopping = False
         self._deposed = False
         self._drained = asyncio.Event()
@@ -187,24 +184,20 @@ class GroupWriter:
         """
         while self.full:
             try:
-                async with asyncio.timeout_at(self._full_since + OVERLOADED_SECONDS):
-                    await self._room.wait()
-            except TimeoutError:
-                self.counters.failed[Overloaded.code] += 1
-                raise Overloaded(
-                    f"the queue of group {self.database.group} has been full for {OVERLOADED_SECONDS:g} s; "
-                    "nothing was written, try again in a moment"
-                ) from None
+                await self._room.wait()
+            except Overloaded as error:
+                self.counters.failed[error.code] += 1
+                raise
 
     def reserve(self, size_bytes: int) -> None:
         """Count a mutation that cannot be submitted yet as queued already, so that callers wait for it too."""
         self._accumulator.reserve(size_bytes)
-        self._note_full()
+        self._room.changed()
 
     def give_back(self, size_bytes: int) -> None:
         """A mutation that was reserved for is submitted now, or never."""
         self._accumulator.give_back(size_bytes)
-        self._make_room()
+        self._room.changed()
 
     def submit(self, mutation: Mutation) -> None:
         """Queue a mutation; its waiters hear of the outcome."""
@@ -215,7 +208,7 @@ class GroupWriter:
         if not self.queued:
             self._pace.first_queued(idle=not self._writing and not self._unreleased)
         self._accumulator.add(mutation)
-        self._note_full()
+        self._room.changed()
         self._wake.set()
 
     def durable(self, node: str, lsn: int) -> None:
@@ -305,7 +298,7 @@ class GroupWriter:
         transactions = self._accumulator.close_batch()
         if self._on_batch is not None:
             self._on_batch(transactions)
-        self._make_room()
+        self._room.changed()
         try:
             written = await self._thread.run(self.database.write, transactions, self._logged)
         except BaseException:
@@ -386,7 +379,7 @@ class GroupWriter:
                         "nothing was written, try again in a moment"
                     ),
                 )
-            self._make_room()
+            self._room.changed()
             unknown = OutcomeUnknown(
                 "not acknowledged by "
                 f"{self._settings.acknowledgement_timeout_seconds:g} s; retry with the same idempotency key"
@@ -403,15 +396,6 @@ class GroupWriter:
         for mutation in mutations:
             self._fail(mutation, error)
 
-    def _note_full(self) -> None:
-        if self._accumulator.full and self._room.is_set():
-            self._room.clear()
-            self._full_since = self._loop.time()
-
-    def _make_room(self) -> None:
-        if not self._accumulator.full:
-            self._room.set()
-
     def _fail_waiting(self, reason: str) -> None:
         for mutation in self._accumulator.take_all():
             self._withdraw(mutation, Unavailable(f"{reason}; nothing was written"))
@@ -420,5 +404,5 @@ class GroupWriter:
             self._answer_unknown(transaction.mutations, unknown)
         for awaiting in self._awaiting.values():
             self._answer_unknown(awaiting, unknown)
-        self._room.set()
+        self._room.open()
         self._drained.set()
