@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from unittest.mock import MagicMock
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,8 +16,7 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lasting_tasks, "RESTART_SECONDS", 0.01)
-    monkeypatch.setattr(lasting_tasks, "STEADY_SECONDS", 0.2)
+    monkeypatch.setattr(lasting_tasks, "RESTART_SECONDS", 0.001)
 
 
 class Work:
@@ -65,10 +65,18 @@ async def test_a_task_that_ends_by_itself_is_logged_told_and_started_again(
     assert list(tasks.troubles()) == [f"sweep ended by itself and is started again: {reason}"]
 
 
-async def test_a_task_that_runs_well_again_is_no_trouble_any_more(tasks: LastingTasks) -> None:
-    tasks.start("sweep", Work(ValueError("once")))
-    await until(lambda: list(tasks.troubles()))
-    await until(lambda: not list(tasks.troubles()))
+async def test_a_task_that_runs_well_again_is_no_trouble_any_more(
+    tasks: LastingTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(ValueError("once"))
+    task = tasks.start("sweep", work)
+    await until(lambda: work.runs == 2)
+    now = asyncio.get_running_loop().time()
+    clock = MagicMock(time=lambda: now + 0.9 * lasting_tasks.STEADY_SECONDS)
+    monkeypatch.setattr(task, "_loop", clock)
+    assert list(tasks.troubles())
+    clock.time = lambda: now + 1.1 * lasting_tasks.STEADY_SECONDS
+    assert not list(tasks.troubles())
 
 
 async def test_a_task_that_fails_again_and_again_stays_a_trouble(tasks: LastingTasks) -> None:

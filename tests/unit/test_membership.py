@@ -41,6 +41,8 @@ class Life:
         )
         context.view.placement.return_value.epoch = 0
         self.followings = 0
+        self.may_follow = asyncio.Event()
+        self.may_follow.set()
         self.term: asyncio.Future[TermEnded | Exception] = asyncio.get_running_loop().create_future()
         self.leading = MagicMock(spec=LeadingGroup, stop=AsyncMock(), hand_over=AsyncMock(), run=self._run)
         monkeypatch.setattr(FollowingGroup, "start", self._follow)
@@ -52,6 +54,7 @@ class Life:
         self.member = GroupMember(context, self.registry, self.tasks, on_news=self.on_news)
 
     async def _follow(self, _context: object) -> MagicMock:
+        await self.may_follow.wait()
         self.followings += 1
         shards = MagicMock(bring_up=AsyncMock(return_value=frozenset()))
         follower = MagicMock(state=FollowerState.FOLLOWING, silent_seconds=0.0, primary="b")
@@ -88,10 +91,12 @@ async def test_a_term_that_ends_by_any_error_is_told_and_the_node_follows_again(
     """The SQLite build's errors are neither the project's own nor the system's."""
     await life.lead()
     with capture_logs() as logs:
+        life.may_follow.clear()
         life.term.set_result(error)
         await until(lambda: life.member.failure is not None)
         assert str(error) in str(life.member.failure)
         assert list(life.member.not_ready()) == [life.member.failure]
+        life.may_follow.set()
         await until(lambda: life.member.following is not None)
     assert [entry["log_level"] for entry in logs if entry["event"] == "group failed"] == ["error"]
     assert (life.followings, life.member.failure, life.member.leading) == (2, None, None)
