@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agent_core.cluster import HostPort
 from agent_core.errors import HeadwaterError, InvalidRequest, Overloaded
 from ops.http_admission import MAX_READERS_REQUESTS, Admission, BoundedConnections
+from ops.http_documentation import documentation_routes
 from ops.metrics import build_registry
 from ops.node_snapshot import NodeSnapshot
 
@@ -54,7 +55,11 @@ def build_app(
         max_request_bytes: Larger bodies are refused with 413.
     """
     app = FastAPI(
-        title="Headwater", version=snapshot().version, description="Reads, health and metrics of one node."
+        title="Headwater",
+        version=snapshot().version,
+        description="Reads, health and metrics of one node.",
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(BoundedBody, max_bytes=max_request_bytes)
     app.add_middleware(Admission, operations=OPERATIONS, refuse=_refuse_reader, max_requests=MAX_READERS_REQUESTS)
@@ -63,6 +68,7 @@ def build_app(
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_unexpected)
     app.include_router(_operations(snapshot))
+    app.include_router(documentation_routes())
     if routes is not None:
         app.include_router(routes)
     return app

@@ -87,8 +87,8 @@ class Reader(SessionReads):
             parameters: Values for `?` in the statement, or for `:name` (over all shards: `$name`).
             max_rows: Where to cut the result; 0: the server's default.
             timeout_ms: How long the statement may run; 0: the server's default.
-            min_position: Wait until the node has applied this position of the shard's group; over all shards it
-                waits for nothing.
+            min_position: Wait until the node has applied this position of the shard's group; over all shards only
+                where the cluster has one group.
 
         Raises:
             QueryRefused: The SQL is wrong, or does anything but read.

@@ -50,10 +50,12 @@ class QueryRequest(_message.Message):
     max_staleness_ms: _builtins.int
     """0: any age"""
     @_builtins.property
-    def min_position(self) -> _replication_pb2.Position: ...
+    def min_position(self) -> _replication_pb2.Position:
+        """Of the group that is read, where that is one."""
+
     @_builtins.property
     def min_positions(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.GroupPosition]:
-        """Over all shards, in place of min_position."""
+        """Where several groups are read, in place of min_position."""
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "A parameter is wrong, or the SQL is refused or passes a limit.",
         404: "No session of this id.",
+        409: "A fail-over has lost min_position: it will never be reached.",
         413: "The body is larger than this node takes.",
         429: "Too many requests wait; try again later.",
         503: "The node cannot serve this now, or did not meet min_position or max_staleness in time.",

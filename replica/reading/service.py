@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from agent_core.errors import HeadwaterError
+from agent_core.errors import HeadwaterError, InvalidRequest
 from agent_core.position import Position
 from agent_core.routing import check_session_id
 from agent_core.rpc import read_pb2, read_pb2_grpc, replication_pb2, session_pb2
@@ -168,10 +168,23 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
         | read_pb2.QueryRequest,
         shard: int | None,
     ) -> Demand:
-        groups = {} if shard is None else {self._reading.layout.group_of(shard): _position(request.min_position)}
+        groups = {}
+        if request.HasField("min_position"):
+            groups[self._only_group(shard)] = _position(request.min_position)
         if isinstance(request, read_pb2.QueryRequest):
             groups |= {minimum.group: _position(minimum.position) for minimum in request.min_positions}
         return Demand(groups, _seconds(request.max_staleness_ms), _seconds(request.wait_ms))
+
+    def _only_group(self, shard: int | None) -> int:
+        """The group that a position without one is of."""
+        layout = self._reading.layout
+        if shard is not None:
+            return layout.group_of(self._reading.checked_shard(shard))
+        if layout.shard_group_count > 1:
+            raise InvalidRequest(
+                f"min_position names no group, and {layout.shard_group_count} groups are read; use min_positions"
+            )
+        return 0
 
     def _target(self, request: read_pb2.QueryRequest) -> int | None:
         layout = self._reading.layout

@@ -200,6 +200,30 @@ async def test_a_body_is_checked_before_it_is_believed(client: httpx.AsyncClient
     assert words in response.json()["error"]["message"]
 
 
+class Replaced:
+    """A history that another one replaced from lsn 60 on."""
+
+    def is_lost(self, position: Position) -> bool:
+        return False
+
+    def never_comes(self, position: Position) -> bool:
+        return position.lsn >= 60
+
+
+async def test_a_position_that_a_fail_over_has_lost_is_a_conflict(tmp_path: Path, shards: WrittenShards) -> None:
+    applied = AppliedPositions(LAYOUT.shard_group_count)
+    applied.judge_by(0, Replaced())
+    applied.judge_by(1, Replaced())
+    reading = Reading.open(tmp_path, LAYOUT, applied)
+    node = NodeSnapshot(cluster_id="test", node_id="node-1", version="1.2.3")
+    transport = httpx.ASGITransport(build_app(lambda: node, routes=reading_routes(reading)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://node") as http:
+        answer = await http.get("/v1/sessions/session-1", params={"min_position": "1:60"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "position_lost")
+    assert not answer.json()["error"]["retry"]
+    await reading.close()
+
+
 async def test_a_body_that_is_too_large_is_refused(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/query", content=b" " * 1_100_000)
     assert response.status_code == 413
@@ -218,6 +242,7 @@ async def test_the_openapi_page_describes_answers_and_errors(client: httpx.Async
     }
     answers = description["paths"]["/v1/sessions"]["get"]["responses"]
     assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SessionsResponse")
+    assert answers["409"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorResponse")
     assert answers["503"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorResponse")
     assert "sql" in json.dumps(description["paths"]["/v1/query"]["post"]["requestBody"])
 

@@ -14,6 +14,7 @@ import pytest
 from agent_core.errors import (
     HeadwaterError,
     InvalidRequest,
+    PositionLost,
     PositionNotReached,
     QueryRefused,
     SessionNotFound,
@@ -198,6 +199,7 @@ async def test_errors_arrive_as_what_they_are(stub: read_pb2_grpc.ReadingAsyncSt
             "group 2; this cluster has 0 to 1",
         ),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=5), "shard is 5; this cluster has 0 to 3, and 4"),
+        (read_pb2.QueryRequest(sql="SELECT 1", min_position=position(1, 1)), "min_position names no group, and 2"),
         (read_pb2.QueryRequest(sql=" ", shard=0), "sql is empty"),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=0, max_rows=100_001), "max_rows"),
         (read_pb2.QueryRequest(sql="SELECT 1", shard=0, timeout_ms=30_001), "time limit"),
@@ -282,3 +284,62 @@ async def test_a_shard_that_a_resync_brought_ahead_of_its_group_is_shown_once_th
     assert len(answer.entries) == 1
     # Who passes this on must not see fewer entries on another node.
     assert answer.position.position == position(*shards.position(shard))
+
+
+class Replaced:
+    """A history that another one replaced from lsn 9 on."""
+
+    def is_lost(self, position: Position) -> bool:
+        return False
+
+    def never_comes(self, position: Position) -> bool:
+        return position.lsn >= 9
+
+
+async def test_a_position_that_a_fail_over_has_lost_is_told_as_such(
+    stub: read_pb2_grpc.ReadingAsyncStub, applied: AppliedPositions
+) -> None:
+    applied.judge_by(LAYOUT.group_of(LAYOUT.shard_of("session-1")), Replaced())
+    error = await failure(
+        stub.GetSession(session_pb2.GetSessionRequest(session_id="session-1", min_position=position(1, 9)))
+    )
+    assert type(error) is PositionLost
+
+
+async def test_a_query_over_all_shards_of_one_group_waits_for_its_position(tmp_path: Path) -> None:
+    reading = Reading.open(tmp_path, ShardLayout(shard_count=1, shard_group_count=1), AppliedPositions(1))
+    service = ReadingService(reading)
+    demand = service._demand(read_pb2.QueryRequest(sql="SELECT 1", min_position=position(1, 9)), None)
+    assert demand.min_positions == {0: Position(1, 9)}
+    await reading.close()
+
+
+async def test_tool_calls_are_told_with_their_outcomes(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards, applied: AppliedPositions
+) -> None:
+    call = {"type": "tool_call", "id": "call-1", "name": "bash", "arguments": {"command": "ls"}}
+    shards.append("session-1", json.dumps({"role": "assistant", "content": [call]}), at=5)
+    result = {
+        "role": "tool_result",
+        "toolCallId": "call-1",
+        "toolName": "bash",
+        "content": "a.txt",
+        "isError": False,
+    }
+    shards.append("session-1", json.dumps(result), at=9)
+    reveal_all(applied, shards)
+    answer = await stub.GetToolCalls(read_pb2.GetToolCallsRequest(session_id="session-1"))
+    (told,) = answer.tool_calls
+    assert (told.tool_call_id, told.name, told.seq, json.loads(told.arguments_json)) == (
+        "call-1", "bash", 1, {"command": "ls"},
+    )  # fmt: skip
+    assert (told.status, told.result_seq, told.started_at_ms, told.ended_at_ms) == ("completed", 2, 5, 9)
+    assert answer.position.group == LAYOUT.group_of(LAYOUT.shard_of("session-1"))
+
+
+async def test_sessions_are_sorted_and_filtered(
+    stub: read_pb2_grpc.ReadingAsyncStub, shards: WrittenShards
+) -> None:
+    request = session_pb2.ListSessionsRequest(sort="created", order="asc", created_after_ms=3, created_before_ms=7)
+    page = await stub.ListSessions(request)
+    assert [session.session_id for session in page.sessions] == ["session-4", "session-5", "session-6"]
