@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import xxhash
-
 from agent_core.errors import InvalidRequest
+from agent_core.session_shard import shard_of
 
 MAX_SHARD_COUNT = 128
 SESSION_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -46,7 +45,7 @@ class ShardLayout:
 
     def shard_of(self, session_id: str) -> int:
         """The shard that holds a session."""
-        return xxhash.xxh3_64_intdigest(session_id.encode()) % self.shard_count
+        return shard_of(session_id, self.shard_count)
 
     def group_of(self, shard: int) -> int:
         """The group that a shard belongs to."""

@@ -197,3 +197,27 @@ async def test_a_file_that_is_no_shard_is_named(workers: SqlWorkers, paths: list
     damaged.write_bytes(b"not a database" * 1000)
     with pytest.raises((Unavailable, ShardDamaged, QueryRefused)):
         await rows(workers, [damaged, *paths[1:]], "SELECT count(*) FROM entries")
+
+
+OF_ONE_SESSION = {
+    "SELECT seq, kind, shard FROM entries WHERE session_id = 'session-7' ORDER BY seq": None,
+    "SELECT * FROM sessions WHERE session_id = ?": ["session-7"],
+    "SELECT * FROM tool_calls WHERE session_id = $id ORDER BY tool_call_id": {"id": "session-7"},
+    "SELECT * FROM model_calls WHERE model = 'm1' AND session_id = 'session-7'": None,
+    "SELECT * FROM active_time WHERE session_id = 'session-7' ORDER BY day": None,
+    "SELECT count(*) FROM entries WHERE session_id = 'nobody'": None,
+}
+
+
+@pytest.mark.parametrize("sql", OF_ONE_SESSION)
+async def test_a_query_of_one_session_opens_its_shard_only_and_finds_the_same(
+    workers: SqlWorkers, paths: list[Path], tmp_path: Path, sql: str
+) -> None:
+    session = "nobody" if "nobody" in sql else "session-7"
+    needed = {LAYOUT.shard_of(session), LAYOUT.workspace_shard}
+    absent = [path if shard in needed else tmp_path / path.name for shard, path in enumerate(paths)]
+    found = await rows(workers, absent, sql, OF_ONE_SESSION[sql])
+    assert found == await rows(workers, paths, f"FROM ({sql})", OF_ONE_SESSION[sql])
+    assert found
+    with pytest.raises(QueryRefused, match="unable to open database file"):
+        await rows(workers, absent, "SELECT count(*) FROM entries")

@@ -13,7 +13,7 @@ from replica.reading.sql.policy import ReadOnlyPolicy
 from replica.reading.sql.whole_tables import WORKSPACE_TABLES, WholeTables
 from tests import duckdb_attacks, sqlite_attacks
 
-TABLES = WholeTables(["shard_0"], "workspace", WORKSPACE_TABLES).names
+TABLES = WholeTables("workspace", WORKSPACE_TABLES).names
 
 
 @pytest.fixture(scope="module")

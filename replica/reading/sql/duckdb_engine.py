@@ -17,10 +17,12 @@ from typing import Any
 import duckdb
 import duckdb_extension_sqlite_scanner
 
+from agent_core.session_shard import shard_of
 from replica.reading.sql.answering import Answer, bound_parameters, collect, rows_answer
 from replica.reading.sql.duckdb_policy import Refused, check_statement
 from replica.reading.sql.failure import QueryFailure, out_of_memory, out_of_time
 from replica.reading.sql.limits import SqlLimits, limit_processor_time
+from replica.reading.sql.point_query import Parameters, session_asked_for
 from replica.reading.sql.whole_tables import WORKSPACE_TABLES, WholeTables
 
 ADDRESS_SPACE_BYTES = 3 << 30
@@ -32,6 +34,7 @@ DuckDB does not count what it hands over: a list of small structs is two hundred
 OPEN_FILES = 2048
 """A shard takes three, and more than one connection may look at it."""
 PREPARE_SECONDS = 10.0
+WORKSPACE = "workspace"
 THREADS = 1
 """Of one query: the processors are for replication first."""
 
@@ -75,8 +78,9 @@ class Engine:
                 stop.daemon = True
                 stop.start()
                 try:
-                    _open_shards(db, request["paths"], request["sql"])
-                    cursor = db.execute(request["sql"], bound_parameters(request["parameters"]))
+                    parameters = bound_parameters(request["parameters"])
+                    _open_shards(db, request["paths"], request["sql"], parameters)
+                    cursor = db.execute(request["sql"], parameters)
                     columns = [str(column[0]) for column in cursor.description or ()]
                     rows_one_by_one = iter(cursor.fetchone, None)  # many at once could be too large for Python
                     rows, truncated = collect(
@@ -89,29 +93,43 @@ class Engine:
         return rows_answer(columns, rows, truncated=truncated)
 
 
-def _open_shards(db: duckdb.DuckDBPyConnection, paths: list[str], sql: str) -> None:
+def _open_shards(db: duckdb.DuckDBPyConnection, paths: list[str], sql: str, parameters: Parameters) -> None:
     """Attach the shards read-only, make the tables that a statement reads, and lock everything behind it.
 
     Raises:
         QueryFailure: The statement may not run.
     """
-    *schemas, workspace = [*(f"shard_{number}" for number in range(len(paths) - 1)), "workspace"]
-    for schema, path in zip((*schemas, workspace), paths, strict=True):
-        db.execute(f"ATTACH {_quoted(path)} AS {schema} (TYPE sqlite, READ_ONLY)")
-    present = db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = ?", [workspace]).fetchall()
-    whole_tables = WholeTables(schemas, workspace, [table for table in WORKSPACE_TABLES if (table,) in present])
-    for statement in whole_tables.definitions(_tables_read(db, sql, whole_tables.names)):
+    *session_shards, workspace_shard = paths
+    _attach(db, workspace_shard, WORKSPACE)
+    present = db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = ?", [WORKSPACE]).fetchall()
+    whole_tables = WholeTables(WORKSPACE, [table for table in WORKSPACE_TABLES if (table,) in present])
+    serialized = _serialized(db, sql)
+    tables = _tables_read(serialized, whole_tables.names)
+    session = session_asked_for(serialized, parameters)
+    read = range(len(session_shards)) if session is None else [shard_of(session, len(session_shards))]
+    schemas = {number: f"shard_{number}" for number in read}
+    for number, schema in schemas.items():
+        _attach(db, session_shards[number], schema)
+    for statement in whole_tables.definitions(tables, schemas):
         db.execute(statement)
     db.execute("SET python_enable_replacements = false")
     db.execute("SET enable_external_access = false")
     db.execute("SET lock_configuration = true")
 
 
-def _tables_read(db: duckdb.DuckDBPyConnection, sql: str, tables: frozenset[str]) -> frozenset[str]:
+def _attach(db: duckdb.DuckDBPyConnection, path: str, schema: str) -> None:
+    db.execute(f"ATTACH {_quoted(path)} AS {schema} (TYPE sqlite, READ_ONLY)")
+
+
+def _serialized(db: duckdb.DuckDBPyConnection, sql: str) -> str:
     row = db.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     assert row is not None
+    return str(row[0])
+
+
+def _tables_read(serialized: str, tables: frozenset[str]) -> frozenset[str]:
     try:
-        return check_statement(row[0], tables)
+        return check_statement(serialized, tables)
     except Refused as refusal:
         raise QueryFailure("query_refused", str(refusal)) from refusal
 

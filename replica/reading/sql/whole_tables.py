@@ -11,7 +11,7 @@ are JSON that was checked when it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 WORKSPACE_TABLES = ("documents", "properties", "links")
 """Tables of the workspace shard that are offered under their own names, where they exist."""
@@ -160,38 +160,43 @@ class WholeTables:
         names: Those that can be read.
     """
 
-    def __init__(self, schemas: Sequence[str], workspace: str, workspace_tables: Sequence[str]) -> None:
+    def __init__(self, workspace: str, workspace_tables: Collection[str]) -> None:
         """Describe them.
 
         Args:
-            schemas: Under which each session shard is attached, in their order.
             workspace: The workspace shard's schema.
             workspace_tables: Those of `WORKSPACE_TABLES` that it has.
         """
-        self._schemas = schemas
-        self._views = {"all_entries": " UNION ALL ".join(self._for_each_shard(_ENTRIES)), **_VIEWS}
-        for table in workspace_tables:
-            self._views[table] = f"SELECT * FROM {workspace}.main.{table}"  # noqa: S608 - our own constants
-        self.names = (frozenset(_PER_SHARD) | frozenset(self._views)) - _INNER
+        self._workspace_views = {
+            table: f"SELECT * FROM {workspace}.main.{table}"  # noqa: S608 - our own constants
+            for table in workspace_tables
+        }
+        self.names = (frozenset(_PER_SHARD) | frozenset(_VIEWS) | frozenset(self._workspace_views)) - _INNER
 
-    def definitions(self, tables: Collection[str]) -> Iterator[str]:
-        """The statements that make `tables`, and before them those that they rest on; nothing else is made."""
+    def definitions(self, tables: Collection[str], schemas: Mapping[int, str]) -> Iterator[str]:
+        """The statements that make `tables`, and before them those that they rest on; nothing else is made.
+
+        Args:
+            tables: Of `names`.
+            schemas: By a session shard's number, where it is attached; those to be read, at least one.
+        """
         needed = set(tables)
         for view in reversed(_VIEWS):
             if view in needed:
                 needed.update(_WORD.findall(_VIEWS[view]))
         for table, query in _PER_SHARD.items():
             if table in needed:
-                first, *others = self._for_each_shard(query)
+                first, *others = _for_each(schemas, query)
                 yield f"CREATE TEMP TABLE {table} AS {first}"
                 for other in others:
                     yield f"INSERT INTO {table} {other}"
-        for view, query in self._views.items():
+        all_entries = " UNION ALL ".join(_for_each(schemas, _ENTRIES))
+        for view, query in {"all_entries": all_entries, **_VIEWS, **self._workspace_views}.items():
             if view in needed:
                 yield f"CREATE TEMP VIEW {view} AS {query}"
 
-    def _for_each_shard(self, query: str) -> list[str]:
-        return [
-            query.format(shard=shard, schema=schema, active_gap_ms=ACTIVE_GAP_MS)
-            for shard, schema in enumerate(self._schemas)
-        ]
+
+def _for_each(schemas: Mapping[int, str], query: str) -> list[str]:
+    return [
+        query.format(shard=shard, schema=schema, active_gap_ms=ACTIVE_GAP_MS) for shard, schema in schemas.items()
+    ]
