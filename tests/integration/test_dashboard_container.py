@@ -20,7 +20,7 @@ if touch / 2>/dev/null; then echo 'the root is writable' >&2; exit 1; fi
 cd /
 exec unshare --user --map-user={USER} --map-group={USER} -- "$@"
 """
-"""Run as root of a name space of its own. Where /tmp lies on the root it is not writable either; in compose it is."""
+"""Run as root of a name space of its own. A /tmp on the root is not writable either; in compose it is."""
 
 
 def test_compose_and_the_image_constrain_the_dashboard_so() -> None:
