@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from agent_core.rpc.read_pb2 import FollowEvent
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import SubscribeRequest
 from ops.benchmarks.placement import let_lead
+from ops.cluster_files import free_ports
 from ops.local_cluster import LocalCluster
 from tests.steady import steady_plan
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SESSION = "followed"
 STANDBY = "node-2"
+MEGABYTE = 1 << 20
 
 
 class Load:
@@ -168,6 +171,69 @@ async def test_shards_open_in_datasette_while_they_are_replicated(load: Load) ->
     (session,) = json.loads(await output_of(sys.executable, "-m", "datasette", "--get", query, str(shard)))
     assert session["title"] == "Follow me"
     assert 0 < session["entry_count"] <= load.acknowledged + 10
+
+
+@asynccontextmanager
+async def datasette_server(shards: list[Path]) -> AsyncIterator[httpx.AsyncClient]:
+    """A Datasette that serves these files, and has them open for as long as it runs."""
+    (port,) = free_ports(1)
+    process = await asyncio.create_subprocess_exec(
+        *(
+            sys.executable,
+            "-m",
+            "datasette",
+            "serve",
+            *map(str, shards),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ),
+        *("--setting", "sql_time_limit_ms", "20000", "--setting", "max_returned_rows", "100"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            async with asyncio.timeout(60):
+                while not await answers(http):
+                    await asyncio.sleep(0.05)
+            yield http
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def answers(http: httpx.AsyncClient) -> bool:
+    try:
+        return (await http.get("/-/versions.json")).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+async def test_a_datasette_that_stays_open_sees_entries_come_and_lets_the_wal_be_emptied(load: Load) -> None:
+    shard = load.shards[load.cluster.configurations[STANDBY].cluster_map.layout.shard_of(SESSION)]
+    wal = shard.with_name(f"{shard.name}-wal")
+
+    async def count(http: httpx.AsyncClient) -> int:
+        answer = await http.get(f"/{shard.stem}/session_overview.json?_shape=array")
+        (session,) = answer.json()
+        return int(session["entry_count"])
+
+    async with datasette_server(load.shards) as http:
+        first = await count(http)
+        async with asyncio.timeout(60):
+            while await count(http) < first + 50:
+                await asyncio.sleep(0.05)
+        # The server has every shard open and reads on while entries of a megabyte fill the standby's WAL.
+        largest = 0
+        async with asyncio.timeout(120):
+            while wal.stat().st_size >= largest:
+                largest = wal.stat().st_size
+                await load.client.append(SESSION, "custom", {"filler": "x" * MEGABYTE})
+                seen = await count(http)
+        assert largest > MEGABYTE
+        assert await count(http) >= seen > first
 
 
 async def test_a_reader_can_refuse_what_is_too_old(load: Load) -> None:
