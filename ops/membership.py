@@ -25,7 +25,7 @@ from ops.group_context import GroupContext
 from ops.lasting_tasks import LastingTask, LastingTasks
 from ops.leading import LeadingGroup
 from ops.preparing import prepare
-from primary.electing.supervisor import GroupReport
+from primary.electing.exchange import GroupReport
 from primary.registry import SessionRegistry
 from replica.following import FollowerState
 

@@ -16,7 +16,7 @@ from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc_errors import from_rpc_error
 from ops.control.messages import reports_to_message
 from ops.control.view import MapView
-from primary.electing.supervisor import GroupReport
+from primary.electing.exchange import GroupReport
 
 if TYPE_CHECKING:
     # The asynchronous stub exists for type checkers only.

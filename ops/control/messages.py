@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from agent_core.rpc import control_pb2 as pb
 from agent_core.stream import from_message, to_message
-from primary.electing.supervisor import GroupReport
+from primary.electing.exchange import GroupReport
 
 
 def reports_to_message(reports: Iterable[GroupReport]) -> pb.FromNode:

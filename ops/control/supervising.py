@@ -18,16 +18,8 @@ from agent_core.rpc import control_pb2 as pb
 from ops.control.messages import reports_from_message
 from ops.control.ports import refuses
 from ops.control.raft import ReplicatedMap
-from primary.electing.supervisor import (
-    POLL_SECONDS,
-    Action,
-    AskForReport,
-    AskToHandOver,
-    Nominate,
-    Probe,
-    Record,
-    Supervisor,
-)
+from primary.electing.exchange import Action, AskForReport, AskToHandOver, Nominate, Probe, Record
+from primary.electing.supervisor import POLL_SECONDS, Supervisor
 
 log = structlog.get_logger(__name__)
 

@@ -12,16 +12,8 @@ from agent_core.control.cluster_map import EMPTY, ClusterMap, Member
 from agent_core.control.commands import Command, Form
 from agent_core.control.machine import Applied, apply
 from agent_core.quorum import majority
-from primary.electing.supervisor import (
-    Action,
-    AskForReport,
-    AskToHandOver,
-    GroupReport,
-    Nominate,
-    Probe,
-    Record,
-    Supervisor,
-)
+from primary.electing.exchange import Action, AskForReport, AskToHandOver, GroupReport, Nominate, Probe, Record
+from primary.electing.supervisor import Supervisor
 from tests.simulation.candidacy import FAILURE_TIMEOUT_SECONDS
 from tests.simulation.network import Stream
 from tests.simulation.storage import GROUP

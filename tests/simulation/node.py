@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agent_core.control.cluster_map import Placement
 from agent_core.position import START, Position
 from agent_core.rpc import replication_pb2 as pb
-from primary.electing.supervisor import GroupReport
+from primary.electing.exchange import GroupReport
 from primary.opening import Vote
 from primary.succession import PATIENCE_SECONDS
 from replica.voting import SealQuestion, presumed_primary

@@ -14,7 +14,7 @@ from agent_core.errors import InvalidRequest, NotPrimary, Unavailable
 from agent_core.position import Position
 from ops.control.raft import ReplicatedMap
 from ops.control.supervising import Supervising
-from primary.electing.supervisor import GroupReport
+from primary.electing.exchange import GroupReport
 from tests.waiting import until
 
 NAMES = ("a", "b", "c")

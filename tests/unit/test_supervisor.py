@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent_core.control.cluster_map import ClusterMap, Member, Placement
 from agent_core.control.commands import RecordPrimary
 from agent_core.position import START, Position
-from primary.electing.supervisor import (
+from primary.electing.exchange import (
     Action,
     AskForReport,
     AskToHandOver,
@@ -21,8 +21,8 @@ from primary.electing.supervisor import (
     Probe,
     Record,
     Refusal,
-    Supervisor,
 )
+from primary.electing.supervisor import Supervisor
 
 NODES = ("a", "b", "c")
 TIMEOUT = 1.0
