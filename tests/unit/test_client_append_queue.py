@@ -341,5 +341,5 @@ class AppendHistories(RuleBasedStateMachine):
         assert len(self.queue) == 0
 
 
-AppendHistories.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AppendHistories.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestAppendHistories = AppendHistories.TestCase

@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.control.cluster_map import ClusterMap, Member, Placement
@@ -371,7 +371,6 @@ def test_a_draining_node_does_not_wait_for_who_cannot_take_a_group(why: str) -> 
     assert handed_over(nodes.tick()) == {(0, "b")}
 
 
-@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
 def test_however_hand_overs_interleave_and_fail_a_drained_nodes_groups_end_up_evenly_spread(
     chance: Random, groups_each: int

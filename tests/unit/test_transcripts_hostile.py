@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.routing import check_session_id
@@ -212,7 +212,6 @@ def test_arbitrary_bytes_are_reported_or_refused(tmp_path_factory: pytest.TempPa
     read_hostile(path)
 
 
-@settings(deadline=None)
 @given(records=st.lists(RECORDS, min_size=1, max_size=6), cut=st.integers(0, 40), pretty=st.booleans())
 def test_records_with_any_value_in_any_field_are_read(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, object]], cut: int, pretty: bool
@@ -224,7 +223,6 @@ def test_records_with_any_value_in_any_field_are_read(
     read_hostile(path)
 
 
-@settings(deadline=None)
 @given(history=st.lists(RECORDS | LEAVES, max_size=6), fields=RECORDS, pretty=st.booleans())
 def test_trajectories_with_any_value_in_any_field_are_read(
     tmp_path_factory: pytest.TempPathFactory, history: list[object], fields: dict[str, object], pretty: bool

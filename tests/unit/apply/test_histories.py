@@ -54,7 +54,7 @@ def take_step(history: History, step: str, size: int) -> None:
         history.checkpoint()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEPS, max_size=25))
 def test_any_history_applied_in_any_portions_ends_in_identical_files(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

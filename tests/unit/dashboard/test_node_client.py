@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.dashboard.node_client import reader as reader_module
@@ -125,7 +125,6 @@ async def test_a_stream_that_breaks_goes_on_behind_the_last_entry_at_another_nod
     assert followed[:5] == [1, 2, Interrupted("first:1", "the connection broke"), 3, CaughtUp("second:1", 0.5)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
 def test_a_stream_may_arrive_in_any_pieces(numbers: list[int], data: st.DataObject) -> None:
     whole = b"".join(entry(number) for number in numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.dashboard.transcript.code import code_block
@@ -91,19 +91,16 @@ def entry(payload: object, kind: str = "message", seq: int = 1) -> EntryModel:
     return EntryModel(seq=seq, kind=kind, payload=payload, created_at_ms=0, idempotency_key="")
 
 
-@settings(deadline=None)
 @given(hostile)
 def test_markdown_becomes_harmless_elements_only(text: str) -> None:
     check(markdown(visible(text)))
 
 
-@settings(deadline=None)
 @given(hostile, st.sampled_from(["", "python", "html", "diff", "json", "bash", "no such language", '"><script>']))
 def test_code_in_any_language_becomes_harmless_elements_only(text: str, language: str) -> None:
     check(code_block(visible(text), language))
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},
@@ -141,7 +138,6 @@ def test_any_entry_becomes_harmless_elements_only(payload: object, kind: str) ->
         check(render(item, "/raw/x"))
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_nothing_hidden_and_nothing_that_turns_text_around_remains_visible_text(text: str) -> None:
     shown = visible(text)

@@ -213,7 +213,7 @@ def take(root: Path, step: str, first: str, second: str) -> None:
             path.rename(other)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(history=st.lists(st.tuples(STEPS, st.booleans()), min_size=4, max_size=20))
 async def test_any_history_of_a_folder_ends_in_the_index_of_a_fresh_scan(
     history: list[tuple[tuple[str, str, str], bool]],
