@@ -59,6 +59,10 @@ class GroupModel(BaseModel):
         default=None, description="Where it leads: entries acknowledged in this term."
     )
     standbys: list[StandbyModel] = Field(description="Where it leads, the others.")
+    age_seconds: float | None = Field(
+        default=None,
+        description="For how long the primary may have held more than this node tells; 0 where it leads.",
+    )
     failure: str | None = Field(description="What has stopped for good.")
 
 
@@ -111,6 +115,9 @@ class GroupLagModel(BaseModel):
     connected: bool
     applied_lsn: int
     lag: LagModel
+    age_seconds: float | None = Field(
+        default=None, description="For how long the primary may have held more than who measured knew; 0: it leads."
+    )
 
 
 class LagResponse(BaseModel):
@@ -120,9 +127,19 @@ class LagResponse(BaseModel):
 
 
 def cluster_routes(
-    snapshot: Callable[[], NodeSnapshot], cluster: Cluster, primary_of: Callable[[int], str]
+    snapshot: Callable[[], NodeSnapshot],
+    cluster: Cluster,
+    primary_of: Callable[[int], str],
+    age_of: Callable[[int], float],
 ) -> APIRouter:
-    """The routes; a snapshot is taken for each answer, in the event loop."""
+    """The routes; a snapshot is taken for each answer, in the event loop.
+
+    Args:
+        snapshot: Tells the node's state.
+        cluster: Its nodes and shards.
+        primary_of: Who leads a group; empty: nobody.
+        age_of: The age in seconds of what this node has of a group.
+    """
     routes = APIRouter(prefix="/v1", tags=["cluster"])
 
     @routes.get("/cluster")
@@ -149,7 +166,7 @@ def cluster_routes(
                 )
                 for other in cluster.nodes
             ],
-            groups=[_group(group, primary_of(group.group)) for group in node.groups],
+            groups=[_group(group, primary_of(group.group), age_of(group.group)) for group in node.groups],
             elections=[_election(election) for election in node.control.elections],
             shards=[
                 ShardModel(
@@ -163,12 +180,14 @@ def cluster_routes(
     async def get_lag() -> LagResponse:
         """Every lag that this node measures."""
         node = snapshot()
-        return LagResponse(lags=[lag for group in node.groups for lag in _lags(group, node.node_id)])
+        return LagResponse(
+            lags=[lag for group in node.groups for lag in _lags(group, node.node_id, age_of(group.group))]
+        )
 
     return routes
 
 
-def _group(group: GroupSnapshot, primary: str) -> GroupModel:
+def _group(group: GroupSnapshot, primary: str, age_seconds: float) -> GroupModel:
     leading, following = group.primary, group.following
     return GroupModel(
         group=group.group,
@@ -194,6 +213,7 @@ def _group(group: GroupSnapshot, primary: str) -> GroupModel:
             for standby in (() if leading is None else leading.standbys)
         ],
         failure=next((part.failure for part in (leading, following) if part is not None and part.failure), None),
+        age_seconds=round(age_seconds, 3),
     )
 
 
@@ -211,7 +231,7 @@ def _election(election: ElectionSnapshot) -> ElectionModel:
     )
 
 
-def _lags(group: GroupSnapshot, node_id: str) -> Iterator[GroupLagModel]:
+def _lags(group: GroupSnapshot, node_id: str, age_seconds: float) -> Iterator[GroupLagModel]:
     if group.following is not None:
         yield GroupLagModel(
             group=group.group,
@@ -220,6 +240,7 @@ def _lags(group: GroupSnapshot, node_id: str) -> Iterator[GroupLagModel]:
             connected=group.following.connected,
             applied_lsn=group.applied_lsn,
             lag=_lag(group.following.lag),
+            age_seconds=round(age_seconds, 3),
         )
     for standby in () if group.primary is None else group.primary.standbys:
         yield GroupLagModel(
@@ -229,6 +250,7 @@ def _lags(group: GroupSnapshot, node_id: str) -> Iterator[GroupLagModel]:
             connected=standby.connected,
             applied_lsn=standby.applied_lsn,
             lag=_lag(standby.lag),
+            age_seconds=round(age_seconds, 3),
         )
 
 

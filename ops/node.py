@@ -196,7 +196,7 @@ class Node:
         for of_part in (
             reading_routes(reading),
             document_routes(DocumentReading(reading)),
-            cluster_routes(self._state.snapshot, self._cluster, primary_name),
+            cluster_routes(self._state.snapshot, self._cluster, primary_name, self._age_of),
         ):
             routes.include_router(of_part)
         app = build_app(

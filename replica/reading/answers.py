@@ -10,7 +10,7 @@ from replica.reading.sql.workers import QueryResult
 from replica.reading.tool_calls import ToolCall
 
 
-class SessionList(NamedTuple):
+class SessionsAnswer(NamedTuple):
     """One page of sessions.
 
     Attributes:

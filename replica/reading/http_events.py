@@ -1,7 +1,8 @@
 """A session's entries as server-sent events (the `text/event-stream` of HTML), as this node applies them.
 
 Events: `entry` (its `id` is the seq, so a browser's EventSource resumes by itself), `caught_up` (the backfill is
-complete, or nothing came for a while; carries seq, position and age), `error` (the last event; carries the error).
+complete, or nothing came for a while; carries the seq), `error` (the last event; carries the error). The first two
+carry the position that they were read at, and its age.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ async def entry_events(
         try:
             answer = first
             while answer is not None:
+                position = {"position": position_fields(answer.position)}
                 for entry in answer.entries:
                     seq = entry.seq
-                    yield _event("entry", entry_fields(entry), seq)
+                    yield _event("entry", {**entry_fields(entry), **position}, seq)
                 if not answer.entries:
-                    yield _event("caught_up", {"seq": seq, "position": position_fields(answer.position)})
+                    yield _event("caught_up", {"seq": seq, **position})
                 answer = await anext(answers, None)
         except HeadwaterError as error:
             yield _event("error", {"code": error.code, "message": str(error), "retry": error.retry})

@@ -13,7 +13,7 @@ from agent_core.errors import InvalidRequest, Unavailable
 from agent_core.position import Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
-from replica.reading.answers import QueryAnswer, SessionAnswer, SessionList, ToolCallsAnswer, TranscriptAnswer
+from replica.reading.answers import QueryAnswer, SessionAnswer, SessionsAnswer, ToolCallsAnswer, TranscriptAnswer
 from replica.reading.freshness import NO_DEMAND, AgeOf, Demand, Freshness
 from replica.reading.live_follow import LiveFollow
 from replica.reading.paging import LAST_UPDATED_FIRST, SessionOrder, decode_page_token, encode_page_token
@@ -111,7 +111,7 @@ class Reading:
         page_size: int = DEFAULT_PAGE_SIZE,
         page_token: str = "",
         demand: Demand = NO_DEMAND,
-    ) -> SessionList:
+    ) -> SessionsAnswer:
         """One page of the sessions of all shards; a shard that has not arrived here yet counts as empty."""
         if not 1 <= page_size <= MAX_PAGE_SIZE:
             raise InvalidRequest(f"page_size is {page_size}; allowed are 1 to {MAX_PAGE_SIZE}")
@@ -130,7 +130,7 @@ class Reading:
         positions = await self._shown(positions, reads.keys(), reads.values(), demand)
         sessions, more = merge_sessions([page for page, _ in reads.values()], order, page_size)
         token = encode_page_token(order, order.key(sessions[-1])) if more else ""
-        return SessionList(sessions, token, positions)
+        return SessionsAnswer(sessions, token, positions)
 
     async def session(self, session_id: str, *, demand: Demand = NO_DEMAND) -> SessionAnswer:
         """One session.

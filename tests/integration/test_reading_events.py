@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.async_api import async_playwright
 
 from agent_core.routing import ShardLayout
 from ops.cluster_files import free_ports
@@ -21,6 +22,7 @@ from replica.reading.reading import Reading
 from tests.reading_shards import WrittenShards
 from tests.waiting import until
 
+CHROMIUM = "/usr/bin/chromium"
 LAYOUT = ShardLayout(shard_count=1, shard_group_count=1)
 SESSION = "followed"
 EVENTS = f"/v1/sessions/{SESSION}/events"
@@ -79,3 +81,27 @@ async def test_a_follower_too_many_is_refused_and_the_probes_are_answered(node: 
         await until(lambda: not node.reading.live_follow.following)
         async with http.stream("GET", EVENTS) as events:
             assert events.status_code == 200
+
+
+async def test_a_browser_resumes_by_itself_after_what_it_has(node: Node) -> None:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = await browser.new_page()
+        await page.goto(f"http://{node.address}/healthz")
+        await page.evaluate(
+            """path => {
+                window.seen = [];
+                const events = new EventSource(path);
+                events.addEventListener("entry", event => window.seen.push(JSON.parse(event.data).seq));
+            }""",
+            EVENTS,
+        )
+        await page.wait_for_function("window.seen.length == 2")
+        await node.stop()
+        node.append("3")
+        await node.serve()
+        await page.wait_for_function("window.seen.length >= 3")
+        node.append("4")
+        await page.wait_for_function("window.seen.length >= 4")
+        assert await page.evaluate("window.seen") == [1, 2, 3, 4]
+        await browser.close()

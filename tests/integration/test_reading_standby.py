@@ -88,7 +88,9 @@ async def test_events_bring_each_entry_once_and_go_on_from_a_cursor(load: Load) 
                 if line.startswith("event: "):
                     name = line.removeprefix("event: ")
                 elif line.startswith("data: ") and name == "entry":
-                    seen.append(json.loads(line.removeprefix("data: "))["seq"])
+                    told = json.loads(line.removeprefix("data: "))
+                    assert 0 <= told["position"]["age_seconds"] < 5
+                    seen.append(told["seq"])
                 elif line.startswith("data: "):
                     assert name == "caught_up"
                     caught_up += 1
@@ -133,10 +135,13 @@ async def test_the_cluster_and_its_lag_are_shown_as_json(load: Load) -> None:
     assert (standby["groups"][0]["role"], standby["groups"][0]["primary"]) == ("standby", "node-1")
     (lag,) = (await load.http.get("/v1/lag")).json()["lags"]
     assert (lag["node_id"], lag["measured_by"], lag["connected"]) == (STANDBY, STANDBY, True)
+    assert 0 <= standby["groups"][0]["age_seconds"] < 5
+    assert 0 <= lag["age_seconds"] < 5
     async with httpx.AsyncClient(base_url=f"http://{load.cluster.address('node-1').http_address}") as primary:
         lags = (await primary.get("/v1/lag")).json()["lags"]
         assert {lag["node_id"] for lag in lags} == {"node-2", "node-3"}
         led = (await primary.get("/v1/cluster")).json()["groups"][0]
+        assert led["age_seconds"] == 0
         assert led["acknowledged_appends"] >= load.acknowledged > 0
     assert standby["groups"][0]["acknowledged_appends"] is None
 
