@@ -31,11 +31,15 @@ class AppendLane:
 
     Attributes:
         unanswered: The ids of the appends that it was given and has not answered.
+        moves: How often its primary has taken or answered something.
+        delivers: Results of its primary wait for the caller to take them.
         task: What runs it.
     """
 
     def __init__(self) -> None:
         self.unanswered: set[int] = set()
+        self.moves = 0
+        self.delivers = False
         self.task: asyncio.Task[None] | None = None
         self._waiting: deque[tuple[AppendBatch, int]] = deque()
         self._waiting_bytes = 0
@@ -69,6 +73,7 @@ class AppendLane:
             while self._waiting:
                 batch, size = self._waiting.popleft()
                 self._waiting_bytes -= size
+                self.moves += 1
                 self._room.set()
                 yield batch
             if self._ended:
@@ -79,6 +84,7 @@ class AppendLane:
     def answered(self, results: AppendResults) -> None:
         """Its primary has answered these."""
         self.unanswered.difference_update(result.request_id for result in results.results)
+        self.moves += 1
         self._room.set()
 
     def end(self) -> None:
@@ -160,7 +166,9 @@ class AppendLanes:
     async def _run(self, primary: NodeAddress | None, lane: AppendLane) -> None:
         try:
             async for results in self._open_lane(primary, lane.batches()):
+                lane.delivers = True
                 await self.results.put(results)
+                lane.delivers = False
                 lane.answered(results)
         except grpc.aio.AioRpcError as error:
             # What was not answered may have been written all the same.
@@ -172,12 +180,12 @@ class AppendLanes:
         await self._fail(lane, OutcomeUnknown("the primary ended the forwarded stream"))
 
     async def _make_room(self, primary: NodeAddress | None, lane: AppendLane) -> None:
+        moves = lane.moves
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await lane.room()
         except TimeoutError:
-            # Else it is the caller who does not take what the primary has answered.
-            if not self.results.full():
+            if lane.moves == moves and not lane.delivers:
                 name = "this node" if primary is None else primary.node_id
                 await self._give_up(primary, f"{name} has taken and answered nothing for {PATIENCE_SECONDS:g} s")
 

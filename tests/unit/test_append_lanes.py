@@ -144,12 +144,12 @@ async def test_a_caller_that_reads_nothing_for_long_is_no_reason_to_give_a_prima
     primaries: Primaries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(append_lanes, "MAX_UNANSWERED_APPENDS", 10)
-    monkeypatch.setattr(append_lanes, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(append_lanes, "PATIENCE_SECONDS", 0.05)
     count = 1000
     for number in range(1, count + 1):
         primaries.send((number, "quick"))
     await until(primaries.lanes.results.full)
-    patient_until = asyncio.get_running_loop().time() + 0.1
+    patient_until = asyncio.get_running_loop().time() + 0.2
     await until(lambda: asyncio.get_running_loop().time() > patient_until)
     primaries.finish()
     await primaries.read()
