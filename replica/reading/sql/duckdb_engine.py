@@ -142,7 +142,8 @@ def _failure(error: duckdb.Error, seconds: float, limits: SqlLimits) -> QueryFai
     """What an error of DuckDB means to the caller."""
     match error:
         case duckdb.InterruptException():
-            return QueryFailure("query_limit", out_of_time(seconds))
+            # What it held may not be given back, and the next query would have that much less of the heap.
+            return QueryFailure("query_limit", out_of_time(seconds), exiting=True)
         case duckdb.OutOfMemoryException():
             return QueryFailure("query_limit", out_of_memory(limits), exiting=True)
         case duckdb.FatalException() | duckdb.InternalException():
