@@ -55,6 +55,10 @@ async def rows(workers: SqlWorkers, paths: list[Path], sql: str) -> list[Any]:
         ("SELECT histogram(x) FROM (VALUES ('nan'::DOUBLE)) AS v(x)", [[{"nan": 1}]]),
         ("SELECT histogram(x) FROM (VALUES ('a'::BLOB)) AS v(x)", [[{"YQ==": 1}]]),
         ("SELECT histogram(x) FROM (VALUES (true), (false)) AS v(x)", [[{"false": 1, "true": 1}]]),
+        (
+            "SELECT to_timestamp(0) = TIMESTAMPTZ '1970-01-01 00:00:00+00', to_timestamp(0)",
+            [[True, "1970-01-01 00:00:00+00:00"]],
+        ),
         ("SELECT histogram([x]) FROM (VALUES (1)) AS v(x)", [[{"key": [[1]], "value": [1]}]]),
         ("SELECT [{'a': 'nan'::DOUBLE}, {'a': 1.5}]", [[[{"a": None}, {"a": 1.5}]]]),
         (

@@ -112,6 +112,7 @@ def _open_shards(db: duckdb.DuckDBPyConnection, paths: list[str], sql: str, para
         _attach(db, session_shards[number], schema)
     for statement in whole_tables.definitions(tables, schemas):
         db.execute(statement)
+    db.execute("SET TimeZone = 'UTC'")
     db.execute("SET python_enable_replacements = false")
     db.execute("SET enable_external_access = false")
     db.execute("SET lock_configuration = true")
