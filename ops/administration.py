@@ -20,9 +20,10 @@ from agent_core.rpc import administration_pb2 as pb
 from agent_core.rpc.administration_pb2_grpc import AdministrationServicer
 from agent_core.rpc_errors import abort
 from agent_core.stream import to_message
+from ops.cluster_view import election_model
 from ops.control.view import MapView
 from ops.membership import GroupMember
-from ops.node_snapshot import ElectionSnapshot, GroupSnapshot, NodeSnapshot
+from ops.node_snapshot import GroupSnapshot, NodeSnapshot
 from ops.settings import NodeConfiguration
 from replica.standby_group import StandbyGroup
 
@@ -63,7 +64,10 @@ class AdministrationService(AdministrationServicer):
             http_address=configuration.own_address.http_address,
             version=node.version,
             not_ready=[*node.failures(), *node.not_ready],
-            elections=[_election(election) for election in node.control.elections],
+            elections=[
+                pb.GroupElection(**election_model(election).model_dump(exclude_none=True))
+                for election in node.control.elections
+            ],
             raft_leader=node.control.raft_leader or "",
             map_version=node.control.map_version,
             draining=node.control.draining,
@@ -145,20 +149,6 @@ class AdministrationService(AdministrationServicer):
             state=following.state if following is not None else "leading",
             acknowledged_appends=group.primary.acknowledged_appends if group.primary is not None else 0,
         )
-
-
-def _election(election: ElectionSnapshot) -> pb.GroupElection:
-    return pb.GroupElection(
-        group=election.group,
-        primary=election.primary or "",
-        epoch=election.epoch,
-        promised_epoch=election.promised_epoch,
-        promised_to=election.promised_to,
-        lease_remaining_seconds=election.lease_remaining_seconds or 0.0,
-        elections_won=election.won,
-        elections_lost=election.lost,
-        step_downs=election.step_downs,
-    )
 
 
 def shards_to_resync(request: pb.ResyncShardsRequest, layout: ShardLayout) -> list[int]:

@@ -20,6 +20,7 @@ from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError
 from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to_server
+from agent_core.rpc.cluster_pb2_grpc import add_ClusterReadingServicer_to_server
 from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from agent_core.rpc.read_pb2_grpc import add_ReadingServicer_to_server
 from agent_core.rpc.replication_pb2_grpc import add_ReplicationServicer_to_server
@@ -31,6 +32,8 @@ from agent_core.rpc.workspace_pb2_grpc import (
 from agent_core.transport import server_options, stop_server
 from ops.administration import AdministrationService
 from ops.cluster_routes import cluster_routes
+from ops.cluster_service import ClusterReadingService
+from ops.cluster_view import ClusterView
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
@@ -187,16 +190,13 @@ class Node:
         add_ControlServicer_to_server(control.service, server)
         administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
         add_AdministrationServicer_to_server(administration, server)
+        cluster_view = self._serve_cluster_view(server, view)
         _listen(server, self._address.grpc_address)
-
-        def primary_name(group: int) -> str:
-            return view.placement(group).primary or ""
-
         routes = APIRouter()
         for of_part in (
             reading_routes(reading),
             document_routes(DocumentReading(reading)),
-            cluster_routes(self._state.snapshot, self._cluster, primary_name, self._age_of),
+            cluster_routes(cluster_view),
         ):
             routes.include_router(of_part)
         app = build_app(
@@ -226,6 +226,16 @@ class Node:
         )
         add_WorkspaceWritingServicer_to_server(writing, server)
         add_WorkspaceReadingServicer_to_server(WorkspaceReadingService(DocumentReading(reading)), server)
+
+    def _serve_cluster_view(self, server: grpc.aio.Server, view: MapView) -> ClusterView:
+        cluster_view = ClusterView(
+            self._state.snapshot,
+            self._cluster,
+            primary_of=lambda group: view.placement(group).primary or "",
+            age_of=self._age_of,
+        )
+        add_ClusterReadingServicer_to_server(ClusterReadingService(cluster_view), server)
+        return cluster_view
 
     def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
         """The other node that leads a group; None while this one does, or nobody."""

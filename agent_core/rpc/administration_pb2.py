@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from agent_core.rpc import replication_pb2 as agent__core_dot_rpc_dot_replication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_core/rpc/administration.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\"\x0f\n\rStatusRequest\"\xcf\x02\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x13\n\x0bshard_count\x18\x03 \x01(\r\x12\x19\n\x11shard_group_count\x18\x04 \x01(\r\x12\x17\n\x0f\x61\x63knowledgement\x18\x05 \x01(\t\x12)\n\x06groups\x18\x06 \x03(\x0b\x32\x19.headwater.v1.GroupStatus\x12\x14\n\x0chttp_address\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x11\n\tnot_ready\x18\t \x03(\t\x12.\n\telections\x18\n \x03(\x0b\x32\x1b.headwater.v1.GroupElection\x12\x13\n\x0braft_leader\x18\x0b \x01(\t\x12\x13\n\x0bmap_version\x18\x0c \x01(\x04\x12\x10\n\x08\x64raining\x18\r \x03(\t\"\xcf\x01\n\rGroupElection\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0f\n\x07primary\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x16\n\x0epromised_epoch\x18\x04 \x01(\x04\x12\x13\n\x0bpromised_to\x18\x05 \x01(\t\x12\x1f\n\x17lease_remaining_seconds\x18\x06 \x01(\x01\x12\x15\n\relections_won\x18\x07 \x01(\x04\x12\x16\n\x0e\x65lections_lost\x18\x08 \x01(\x04\x12\x12\n\nstep_downs\x18\t \x01(\x04\"\xfa\x02\n\x0bGroupStatus\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07primary\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\'\n\x07\x64urable\x18\x05 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x15\n\rcommitted_lsn\x18\x06 \x01(\x04\x12\x13\n\x0b\x61pplied_lsn\x18\x07 \x01(\x04\x12\x11\n\twal_bytes\x18\x08 \x01(\x04\x12\x11\n\tlog_bytes\x18\t \x01(\x04\x12\x15\n\rlog_first_lsn\x18\n \x01(\x04\x12-\n\x08standbys\x18\x0b \x03(\x0b\x32\x1b.headwater.v1.StandbyStatus\x12\x18\n\x10lag_transactions\x18\x0c \x01(\x04\x12\x11\n\tlag_bytes\x18\r \x01(\x04\x12\x13\n\x0blag_seconds\x18\x0e \x01(\x01\x12\r\n\x05state\x18\x0f \x01(\t\x12\x1c\n\x14\x61\x63knowledged_appends\x18\x10 \x01(\x04\"\x9f\x01\n\rStandbyStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x13\n\x0b\x64urable_lsn\x18\x03 \x01(\x04\x12\x13\n\x0b\x61pplied_lsn\x18\x04 \x01(\x04\x12\x18\n\x10lag_transactions\x18\x05 \x01(\x04\x12\x11\n\tlag_bytes\x18\x06 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x07 \x01(\x01\"8\n\x12ShardDigestRequest\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x13\n\x0bpage_hashes\x18\x02 \x01(\x08\"\x87\x01\n\x13ShardDigestResponse\x12\r\n\x05shard\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x12\n\npage_count\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x13\n\x0bpage_hashes\x18\x05 \x01(\x0c\"5\n\x13ResyncShardsRequest\x12\x0e\n\x06shards\x18\x01 \x03(\r\x12\x0e\n\x06groups\x18\x02 \x03(\r\"C\n\x14ResyncShardsResponse\x12+\n\x06shards\x18\x01 \x03(\x0b\x32\x1b.headwater.v1.ResyncedShard\"W\n\rResyncedShard\x12\r\n\x05shard\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\r\n\x05pages\x18\x03 \x01(\r2\x80\x02\n\x0e\x41\x64ministration\x12\x43\n\x06Status\x12\x1b.headwater.v1.StatusRequest\x1a\x1c.headwater.v1.StatusResponse\x12R\n\x0bShardDigest\x12 .headwater.v1.ShardDigestRequest\x1a!.headwater.v1.ShardDigestResponse\x12U\n\x0cResyncShards\x12!.headwater.v1.ResyncShardsRequest\x1a\".headwater.v1.ResyncShardsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_core/rpc/administration.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\"\x0f\n\rStatusRequest\"\xcf\x02\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x13\n\x0bshard_count\x18\x03 \x01(\r\x12\x19\n\x11shard_group_count\x18\x04 \x01(\r\x12\x17\n\x0f\x61\x63knowledgement\x18\x05 \x01(\t\x12)\n\x06groups\x18\x06 \x03(\x0b\x32\x19.headwater.v1.GroupStatus\x12\x14\n\x0chttp_address\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x11\n\tnot_ready\x18\t \x03(\t\x12.\n\telections\x18\n \x03(\x0b\x32\x1b.headwater.v1.GroupElection\x12\x13\n\x0braft_leader\x18\x0b \x01(\t\x12\x13\n\x0bmap_version\x18\x0c \x01(\x04\x12\x10\n\x08\x64raining\x18\r \x03(\t\"\x81\x02\n\rGroupElection\x12\r\n\x05group\x18\x01 \x01(\r\x12\x14\n\x07primary\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x16\n\x0epromised_epoch\x18\x04 \x01(\x04\x12\x13\n\x0bpromised_to\x18\x05 \x01(\t\x12$\n\x17lease_remaining_seconds\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\relections_won\x18\x07 \x01(\x04\x12\x16\n\x0e\x65lections_lost\x18\x08 \x01(\x04\x12\x12\n\nstep_downs\x18\t \x01(\x04\x42\n\n\x08_primaryB\x1a\n\x18_lease_remaining_seconds\"\xfa\x02\n\x0bGroupStatus\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07primary\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\'\n\x07\x64urable\x18\x05 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x15\n\rcommitted_lsn\x18\x06 \x01(\x04\x12\x13\n\x0b\x61pplied_lsn\x18\x07 \x01(\x04\x12\x11\n\twal_bytes\x18\x08 \x01(\x04\x12\x11\n\tlog_bytes\x18\t \x01(\x04\x12\x15\n\rlog_first_lsn\x18\n \x01(\x04\x12-\n\x08standbys\x18\x0b \x03(\x0b\x32\x1b.headwater.v1.StandbyStatus\x12\x18\n\x10lag_transactions\x18\x0c \x01(\x04\x12\x11\n\tlag_bytes\x18\r \x01(\x04\x12\x13\n\x0blag_seconds\x18\x0e \x01(\x01\x12\r\n\x05state\x18\x0f \x01(\t\x12\x1c\n\x14\x61\x63knowledged_appends\x18\x10 \x01(\x04\"\x9f\x01\n\rStandbyStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x13\n\x0b\x64urable_lsn\x18\x03 \x01(\x04\x12\x13\n\x0b\x61pplied_lsn\x18\x04 \x01(\x04\x12\x18\n\x10lag_transactions\x18\x05 \x01(\x04\x12\x11\n\tlag_bytes\x18\x06 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x07 \x01(\x01\"8\n\x12ShardDigestRequest\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x13\n\x0bpage_hashes\x18\x02 \x01(\x08\"\x87\x01\n\x13ShardDigestResponse\x12\r\n\x05shard\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x12\n\npage_count\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x13\n\x0bpage_hashes\x18\x05 \x01(\x0c\"5\n\x13ResyncShardsRequest\x12\x0e\n\x06shards\x18\x01 \x03(\r\x12\x0e\n\x06groups\x18\x02 \x03(\r\"C\n\x14ResyncShardsResponse\x12+\n\x06shards\x18\x01 \x03(\x0b\x32\x1b.headwater.v1.ResyncedShard\"W\n\rResyncedShard\x12\r\n\x05shard\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\x12\r\n\x05pages\x18\x03 \x01(\r2\x80\x02\n\x0e\x41\x64ministration\x12\x43\n\x06Status\x12\x1b.headwater.v1.StatusRequest\x1a\x1c.headwater.v1.StatusResponse\x12R\n\x0bShardDigest\x12 .headwater.v1.ShardDigestRequest\x1a!.headwater.v1.ShardDigestResponse\x12U\n\x0cResyncShards\x12!.headwater.v1.ResyncShardsRequest\x1a\".headwater.v1.ResyncShardsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,21 +37,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSRESPONSE']._serialized_start=105
   _globals['_STATUSRESPONSE']._serialized_end=440
   _globals['_GROUPELECTION']._serialized_start=443
-  _globals['_GROUPELECTION']._serialized_end=650
-  _globals['_GROUPSTATUS']._serialized_start=653
-  _globals['_GROUPSTATUS']._serialized_end=1031
-  _globals['_STANDBYSTATUS']._serialized_start=1034
-  _globals['_STANDBYSTATUS']._serialized_end=1193
-  _globals['_SHARDDIGESTREQUEST']._serialized_start=1195
-  _globals['_SHARDDIGESTREQUEST']._serialized_end=1251
-  _globals['_SHARDDIGESTRESPONSE']._serialized_start=1254
-  _globals['_SHARDDIGESTRESPONSE']._serialized_end=1389
-  _globals['_RESYNCSHARDSREQUEST']._serialized_start=1391
-  _globals['_RESYNCSHARDSREQUEST']._serialized_end=1444
-  _globals['_RESYNCSHARDSRESPONSE']._serialized_start=1446
-  _globals['_RESYNCSHARDSRESPONSE']._serialized_end=1513
-  _globals['_RESYNCEDSHARD']._serialized_start=1515
-  _globals['_RESYNCEDSHARD']._serialized_end=1602
-  _globals['_ADMINISTRATION']._serialized_start=1605
-  _globals['_ADMINISTRATION']._serialized_end=1861
+  _globals['_GROUPELECTION']._serialized_end=700
+  _globals['_GROUPSTATUS']._serialized_start=703
+  _globals['_GROUPSTATUS']._serialized_end=1081
+  _globals['_STANDBYSTATUS']._serialized_start=1084
+  _globals['_STANDBYSTATUS']._serialized_end=1243
+  _globals['_SHARDDIGESTREQUEST']._serialized_start=1245
+  _globals['_SHARDDIGESTREQUEST']._serialized_end=1301
+  _globals['_SHARDDIGESTRESPONSE']._serialized_start=1304
+  _globals['_SHARDDIGESTRESPONSE']._serialized_end=1439
+  _globals['_RESYNCSHARDSREQUEST']._serialized_start=1441
+  _globals['_RESYNCSHARDSREQUEST']._serialized_end=1494
+  _globals['_RESYNCSHARDSRESPONSE']._serialized_start=1496
+  _globals['_RESYNCSHARDSRESPONSE']._serialized_end=1563
+  _globals['_RESYNCEDSHARD']._serialized_start=1565
+  _globals['_RESYNCEDSHARD']._serialized_end=1652
+  _globals['_ADMINISTRATION']._serialized_start=1655
+  _globals['_ADMINISTRATION']._serialized_end=1911
 # @@protoc_insertion_point(module_scope)

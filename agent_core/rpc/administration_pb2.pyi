@@ -114,13 +114,13 @@ class GroupElection(_message.Message):
     STEP_DOWNS_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     primary: _builtins.str
-    """As the map records it; empty while nobody ever led."""
+    """As the map records it; unset while nobody ever led."""
     epoch: _builtins.int
     promised_epoch: _builtins.int
     """This node's seal: the epoch that it promised to follow nothing below, and to whom."""
     promised_to: _builtins.str
     lease_remaining_seconds: _builtins.float
-    """For how long this node may still answer reads without asking anybody; 0 where it does not lead."""
+    """For how long this node may still answer reads without asking anybody; unset where it does not lead."""
     elections_won: _builtins.int
     """Since this node's process started."""
     elections_lost: _builtins.int
@@ -129,20 +129,27 @@ class GroupElection(_message.Message):
         self,
         *,
         group: _builtins.int = ...,
-        primary: _builtins.str = ...,
+        primary: _builtins.str | None = ...,
         epoch: _builtins.int = ...,
         promised_epoch: _builtins.int = ...,
         promised_to: _builtins.str = ...,
-        lease_remaining_seconds: _builtins.float = ...,
+        lease_remaining_seconds: _builtins.float | None = ...,
         elections_won: _builtins.int = ...,
         elections_lost: _builtins.int = ...,
         step_downs: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_seconds", b"_lease_remaining_seconds", "_primary", b"_primary", "lease_remaining_seconds", b"lease_remaining_seconds", "primary", b"primary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elections_lost", b"elections_lost", "elections_won", b"elections_won", "epoch", b"epoch", "group", b"group", "lease_remaining_seconds", b"lease_remaining_seconds", "primary", b"primary", "promised_epoch", b"promised_epoch", "promised_to", b"promised_to", "step_downs", b"step_downs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_seconds", b"_lease_remaining_seconds", "_primary", b"_primary", "elections_lost", b"elections_lost", "elections_won", b"elections_won", "epoch", b"epoch", "group", b"group", "lease_remaining_seconds", b"lease_remaining_seconds", "primary", b"primary", "promised_epoch", b"promised_epoch", "promised_to", b"promised_to", "step_downs", b"step_downs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__lease_remaining_seconds: _TypeAlias = _typing.Literal["lease_remaining_seconds"]  # noqa: Y015
+    _WhichOneofArgType__lease_remaining_seconds: _TypeAlias = _typing.Literal["_lease_remaining_seconds", b"_lease_remaining_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__primary: _TypeAlias = _typing.Literal["primary"]  # noqa: Y015
+    _WhichOneofArgType__primary: _TypeAlias = _typing.Literal["_primary", b"_primary"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lease_remaining_seconds) -> _WhichOneofReturnType__lease_remaining_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__primary) -> _WhichOneofReturnType__primary | None: ...
 
 Global___GroupElection: _TypeAlias = GroupElection  # noqa: Y015
 

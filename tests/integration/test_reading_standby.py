@@ -16,12 +16,15 @@ import pytest
 import pytest_asyncio
 
 from agent_core.client import Client, Reader
+from agent_core.rpc.cluster_pb2 import GetClusterRequest, GetLagRequest
+from agent_core.rpc.cluster_pb2_grpc import ClusterReadingStub
 from agent_core.rpc.read_pb2 import FollowEvent
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import SubscribeRequest
 from ops.benchmarks.placement import let_lead
 from ops.cluster_files import free_ports
 from ops.local_cluster import LocalCluster
+from tests.message_content import content_of
 from tests.steady import steady_plan
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -144,6 +147,28 @@ async def test_the_cluster_and_its_lag_are_shown_as_json(load: Load) -> None:
         assert led["age_seconds"] == 0
         assert led["acknowledged_appends"] >= load.acknowledged > 0
     assert standby["groups"][0]["acknowledged_appends"] is None
+
+
+async def test_a_node_tells_of_the_cluster_and_its_lag_over_grpc_as_over_http(load: Load) -> None:
+    async with grpc.aio.insecure_channel(load.cluster.address(STANDBY).grpc_address) as channel:
+        stub = ClusterReadingStub(channel)
+        cluster = content_of(await stub.GetCluster(GetClusterRequest()))
+        lag = content_of(await stub.GetLag(GetLagRequest()))
+    # Under load numbers move between two questions; names, kinds and what is unset do not.
+    assert shape_of(cluster) == shape_of((await load.http.get("/v1/cluster")).json())
+    assert shape_of(lag) == shape_of((await load.http.get("/v1/lag")).json())
+
+
+def shape_of(told: object) -> object:
+    """An answer without its numbers."""
+    match told:
+        case dict():
+            return {name: shape_of(value) for name, value in told.items()}
+        case list():
+            return [shape_of(value) for value in told]
+        case bool() | str() | None:
+            return told
+    return "a number"
 
 
 async def output_of(*command: str) -> str:

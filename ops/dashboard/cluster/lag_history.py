@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ops.cluster_routes import ClusterResponse
+from ops.cluster_view import ClusterResponse
 from ops.dashboard.cluster.picture import Picture
 
 MAX_SAMPLES = 900

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ops.cluster_routes import ClusterResponse, GroupModel, NodeModel
+from ops.cluster_view import ClusterResponse, GroupModel, NodeModel
 
 
 @dataclass(frozen=True, slots=True)

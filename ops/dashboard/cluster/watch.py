@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-from ops.cluster_routes import ClusterResponse
+from ops.cluster_view import ClusterResponse
 from ops.dashboard.cluster.changes import Change, changes
 from ops.dashboard.cluster.lag_history import LagHistory, own_lag
 from ops.dashboard.cluster.picture import Picture, draw

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ops.cluster_routes import ClusterResponse
+from ops.cluster_view import ClusterResponse
 
 STALE_SECONDS = 5.0
 """A node that is further behind is passed over for one that is not."""

@@ -13,7 +13,7 @@ import httpx
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from ops.cluster_routes import ClusterResponse
+from ops.cluster_view import ClusterResponse
 from ops.dashboard.node_client.choice import MAX_NODES, KnownNode, NodeChoice
 from ops.dashboard.node_client.failures import UNREADABLE, DashboardBusy, NodeRefused, NoNodeAnswers
 from ops.dashboard.node_client.server_sent_events import EventStream, EventTooLarge

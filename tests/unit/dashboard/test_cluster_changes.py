@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.cluster_routes import ClusterResponse
+from ops.cluster_view import ClusterResponse
 from ops.dashboard.cluster.changes import changes
 from ops.dashboard.cluster.chart import LEAST_SECONDS, lag_chart
 from ops.dashboard.cluster.lag_history import LagSample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ops.cluster_routes import ClusterResponse, GroupModel, LagModel, NodeModel
+from ops.cluster_view import ClusterResponse, GroupModel, LagModel, NodeModel
 
 NODES = ("node-1", "node-2", "node-3")
 
