@@ -97,7 +97,8 @@ async def test_followers_of_a_standby_go_on_through_a_switch_over_and_the_death_
                 async with Operator(addresses[0]) as operator:
                     await operator.switch_over(0, second)
                 await running.more(20)
-                await until(lambda: all(len(each.seqs) >= running.acknowledged for each in followed))
+                after = running.acknowledged  # the load goes on
+                await until(lambda: all(len(each.seqs) >= after for each in followed))
             # Of the next two nobody leads yet, and one will.
             async with followers(cluster, first, third) as left:
                 await until(lambda: all(each.quiet for each in left))
