@@ -121,7 +121,7 @@ async def test_a_damaged_shard_of_a_running_node_shows_in_its_health_and_metrics
 async def test_a_writer_that_has_stopped_for_good_shows_in_its_nodes_health_and_metrics(
     tmp_path: Path, fault: signal.Signals, says: str
 ) -> None:
-    command = (sys.executable, "-P", "-m", breakable_node.__name__)
+    command = (sys.executable, "-P", breakable_node.__file__)
     async with LocalCluster(tmp_path, PATIENT, command=command) as cluster, httpx.AsyncClient() as http:
         node = cluster.address("node-1")
         pid = cluster.pid("node-1")
