@@ -38,6 +38,8 @@ FROM entries a JOIN entries b ON b.session_id = a.session_id GROUP BY ALL
 """
 QUERY_SECONDS = 2
 START_SECONDS = 30.0
+AGAIN_SECONDS = 0.05
+"""Until a query is asked again that was refused or ran out of time."""
 SAMPLE_EVERY = 5
 """Of so many appends, one is waited for at the standby."""
 
@@ -84,7 +86,7 @@ class _Queries:
                 await self._reader.query(HEAVY_SQL, timeout_ms=QUERY_SECONDS * 1000)
             except HeadwaterError:
                 # Out of time, or others hold all workers: what dashboards do to a node.
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(AGAIN_SECONDS)
             self.ended += 1
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from replica.reading.sql.statement_tree import nodes
+
 _NODES_OF_QUERIES = """
 SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE
 BASE_TABLE TABLE_FUNCTION SUBQUERY JOIN EMPTY EXPRESSION_LIST
@@ -115,7 +117,7 @@ def check_statement(serialized: str, tables: frozenset[str]) -> frozenset[str]:
 
 def _common_tables(tree: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
     """The names that the statement gives to queries of its own (WITH)."""
-    for node in _nodes(tree):
+    for node in nodes(tree):
         for entry in node.get("cte_map", {}).get("map", ()):
             name = entry["key"].lower()
             # A name that could also mean a file or a system table would hide what is read where it does not reach.
@@ -124,20 +126,8 @@ def _common_tables(tree: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
             yield name
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
-    """Every object of the tree, at whatever depth."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield node
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
-
-
 def _checked_tables(statement: Any, tables: frozenset[str]) -> Iterator[str]:  # noqa: ANN401 - JSON
-    for node in _nodes(statement):
+    for node in nodes(statement):
         kind = node.get("type")
         if "class" in node:
             _require(node["class"] in _EXPRESSIONS, f"the expression {node['class']}")

@@ -8,8 +8,10 @@ that must hold. Any other statement may well be about one session too; it is onl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from replica.reading.sql.statement_tree import nodes
 
 TABLES_OF_SESSIONS = frozenset({"sessions", "entries", "model_calls", "tool_calls", "active_time"})
 
@@ -27,7 +29,7 @@ def session_asked_for(serialized: str, parameters: Parameters) -> str | None:
     query = statement["node"]
     if query["type"] != "SELECT_NODE" or not _reads_one_table_of_sessions(query["from_table"]):
         return None
-    if any(node.get("type") == "SELECT_NODE" for part in query.values() for node in _nodes(part)):
+    if any(node.get("type") == "SELECT_NODE" for part in query.values() for node in nodes(part)):
         return None  # a query within it may read other sessions
     sessions = (_session_required(each, parameters) for each in _all_required(query["where_clause"]))
     return next((session for session in sessions if session is not None), None)
@@ -70,14 +72,3 @@ def _value(expression: dict[str, Any], parameters: Parameters) -> Any:  # noqa: 
     if isinstance(parameters, Mapping):
         return parameters.get(name)
     return parameters[int(name) - 1] if name.isdecimal() and 0 < int(name) <= len(parameters) else None
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield node
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
