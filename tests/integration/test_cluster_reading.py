@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -30,6 +31,7 @@ from ops.node_snapshot import (
     ShardSnapshot,
     StandbySnapshot,
 )
+from tests.interfaces import asked_over_http, served_over_grpc
 from tests.message_content import content_of
 
 CLUSTER = Cluster(
@@ -133,16 +135,12 @@ class Node:
 async def node_in(snapshot: NodeSnapshot) -> AsyncIterator[Node]:
     view = ClusterView(lambda: snapshot, CLUSTER, PRIMARIES.__getitem__, AGES.__getitem__)
     app = build_app(lambda: snapshot, routes=cluster_routes(view))
-    server = grpc.aio.server()
-    add_ClusterReadingServicer_to_server(ClusterReadingService(view), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    service = ClusterReadingService(view)
     async with (
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as http,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        asked_over_http(app) as http,
+        served_over_grpc(partial(add_ClusterReadingServicer_to_server, service)) as channel,
     ):
         yield Node(http, channel)
-    await server.stop(None)
 
 
 @pytest.mark.parametrize("snapshot", [FULL, EMPTY, FAILED], ids=["full", "empty", "failed"])

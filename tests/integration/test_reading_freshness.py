@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from replica.reading.http import reading_routes
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
+from tests.interfaces import asked_over_http, served_over_grpc
 from tests.reading_shards import WrittenShards
 
 LAYOUT = ShardLayout(shard_count=2, shard_group_count=1)
@@ -93,16 +95,12 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     reading = Reading.open(tmp_path, LAYOUT, applied, age_of=lambda _group: AGE_SECONDS)
     snapshot = NodeSnapshot(cluster_id="test", node_id="node-1", version="1.2.3")
     app = build_app(lambda: snapshot, routes=reading_routes(reading))
-    server = grpc.aio.server()
-    read_pb2_grpc.add_ReadingServicer_to_server(ReadingService(reading), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    service = ReadingService(reading)
     async with (
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as http,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        asked_over_http(app) as http,
+        served_over_grpc(partial(read_pb2_grpc.add_ReadingServicer_to_server, service)) as channel,
     ):
         yield Node(http, channel)
-    await server.stop(None)
     await reading.close()
     shards.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
 from replica.reading.session_list import SessionFilter
+from tests.interfaces import served_over_grpc
 from tests.reading_shards import WrittenShards
 
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=2)
@@ -57,13 +59,9 @@ async def stub(
     tmp_path: Path, shards: WrittenShards, applied: AppliedPositions
 ) -> AsyncIterator[read_pb2_grpc.ReadingAsyncStub]:
     reading = Reading.open(tmp_path, LAYOUT, applied)
-    server = grpc.aio.server()
-    read_pb2_grpc.add_ReadingServicer_to_server(ReadingService(reading), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    service = ReadingService(reading)
+    async with served_over_grpc(partial(read_pb2_grpc.add_ReadingServicer_to_server, service)) as channel:
         yield read_pb2_grpc.ReadingStub(channel)
-    await server.stop(None)
     await reading.close()
 
 

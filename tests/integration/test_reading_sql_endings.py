@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from replica.reading.service import ReadingService
 from replica.reading.sql.workers import SqlWorkers
+from tests.interfaces import served_over_grpc
 from tests.reading_shards import WrittenShards
 
 LAYOUT = ShardLayout(shard_count=2)
@@ -73,13 +75,9 @@ async def over_http(reading: Reading) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def over_grpc(reading: Reading) -> AsyncIterator[read_pb2_grpc.ReadingAsyncStub]:
-    server = grpc.aio.server()
-    read_pb2_grpc.add_ReadingServicer_to_server(ReadingService(reading), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    service = ReadingService(reading)
+    async with served_over_grpc(partial(read_pb2_grpc.add_ReadingServicer_to_server, service)) as channel:
         yield read_pb2_grpc.ReadingStub(channel)
-    await server.stop(None)
 
 
 def workers_of(reading: Reading, target: str) -> SqlWorkers:
