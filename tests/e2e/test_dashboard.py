@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,8 +27,8 @@ LAST_LAGS = """Object.fromEntries(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with stage(tmp_path_factory.mktemp("dashboard")) as built:
+async def shown(module_path: Path) -> AsyncIterator[Stage]:
+    async with stage(module_path) as built:
         yield built
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -48,8 +49,8 @@ FOCUSED = "() => document.activeElement === document.body ? null : Number(docume
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with stage(tmp_path_factory.mktemp("access")) as built:
+async def shown(module_path: Path) -> AsyncIterator[Stage]:
+    async with stage(module_path) as built:
         yield built
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -20,8 +21,8 @@ NUMBERS = ("Sessions", "Input tokens", "Output tokens", "Cost", "Tool calls", "O
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with stage(tmp_path_factory.mktemp("analytics")) as built:
+async def shown(module_path: Path) -> AsyncIterator[Stage]:
+    async with stage(module_path) as built:
         session = await built.client.create_session(title="hostile", workspace=HOSTILE)
         call = {"type": "tool_call", "id": "1", "name": HOSTILE, "arguments": {}}
         usage = {"input_tokens": 100, "output_tokens": 10, "cost": 1.25}

@@ -44,8 +44,8 @@ DEEP, DEEPEST = 1020, 1023
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with stage(tmp_path_factory.mktemp("hostile")) as built:
+async def shown(module_path: Path) -> AsyncIterator[Stage]:
+    async with stage(module_path) as built:
         yield built
 
 

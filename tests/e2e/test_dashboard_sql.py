@@ -41,8 +41,8 @@ BUSY_MS = 20_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with stage(tmp_path_factory.mktemp("sql")) as built:
+async def shown(module_path: Path) -> AsyncIterator[Stage]:
+    async with stage(module_path) as built:
         for attack in ATTACKS:
             await built.client.create_session(title=attack, workspace="hostile")
         await built.client.create_session(title=FORMULA, workspace="sheet")

@@ -44,9 +44,9 @@ def test_each_alert_is_made_to_fire_by_some_case() -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Series:
+def exported(module_path: Path) -> Series:
     """What a primary and two standbys really export once something was written, and what rules record of it."""
-    return {**asyncio.run(scraped(tmp_path_factory.mktemp("cluster"))), **recorded()}
+    return {**asyncio.run(scraped(module_path)), **recorded()}
 
 
 async def scraped(directory: Path) -> Series:

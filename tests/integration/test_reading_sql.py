@@ -38,8 +38,8 @@ SHORT = 0.3
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WrittenShards]:
-    written = WrittenShards(tmp_path_factory.mktemp("node"), ShardLayout(shard_count=1))
+def shards(module_path: Path) -> Iterator[WrittenShards]:
+    written = WrittenShards(module_path, ShardLayout(shard_count=1))
     written.create("a", title="A title")
     written.append("a", *(json.dumps({"text": "x" * 1000, "number": number}) for number in range(2000)))
     written.fold(0)

@@ -27,8 +27,8 @@ LIBRARIES_BYTES = 128 << 20
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
-    written = WrittenShards(tmp_path_factory.mktemp("node"), ShardLayout(shard_count=2))
+def paths(module_path: Path) -> Iterator[list[Path]]:
+    written = WrittenShards(module_path, ShardLayout(shard_count=2))
     written.create_every_shard()
     written.create("a", created_at=86_400_000)
     written.append("a", "{}", "{}", at=86_400_000)

@@ -56,9 +56,9 @@ class Load:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def load(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Load]:
+async def load(module_path: Path) -> AsyncIterator[Load]:
     async with (
-        LocalCluster(tmp_path_factory.mktemp("cluster"), steady_plan()) as cluster,
+        LocalCluster(module_path, steady_plan()) as cluster,
         Client(cluster.address("node-1").grpc_address, timeout_seconds=30) as client,
         httpx.AsyncClient(base_url=f"http://{cluster.address(STANDBY).http_address}", timeout=30) as http,
     ):

@@ -41,8 +41,8 @@ OTHER_ANSWER = {"role": "assistant", "model": "m2", "usage": {"prompt_tokens": 1
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WrittenShards]:
-    written = WrittenShards(tmp_path_factory.mktemp("node"), LAYOUT)
+def shards(module_path: Path) -> Iterator[WrittenShards]:
+    written = WrittenShards(module_path, LAYOUT)
     written.create_every_shard()
     for number in range(12):
         session = f"session-{number}"

@@ -26,8 +26,8 @@ WRITTEN_TO = ("stolen", "stolen.csv", "stolen.parquet", "other.db", "x", "x.db")
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WrittenShards]:
-    written = WrittenShards(tmp_path_factory.mktemp("node"), ShardLayout(shard_count=2))
+def shards(module_path: Path) -> Iterator[WrittenShards]:
+    written = WrittenShards(module_path, ShardLayout(shard_count=2))
     written.create_every_shard()
     written.create("a", title="A title")
     written.append("a", *(json.dumps({"text": "x" * 1000, "number": number}) for number in range(2000)))

@@ -71,8 +71,8 @@ async def headwater(*arguments: str) -> Result:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def indexed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Indexed]:
-    async with LocalCluster(tmp_path_factory.mktemp("cluster"), steady_plan()) as cluster:
+async def indexed(module_path: Path) -> AsyncIterator[Indexed]:
+    async with LocalCluster(module_path, steady_plan()) as cluster:
         await let_lead(cluster, PRIMARY)
         standby = cluster.address(STANDBY)
         async with (
