@@ -213,7 +213,11 @@ class Supervisor:
         return self._attending[node].reports.get(number) if self._is_fresh(node, now) else None
 
     def _is_healthy(self, number: int, primary: str, epoch: int, now: float) -> bool:
-        """Whether a majority of the voters hears the primary; one that attends counts itself."""
+        """Whether a majority of the voters hears the primary.
+
+        It counts itself: where it attends by its own report, else, cut off from the Raft leader alone, where
+        another voter hears it. Without that majority it would step down, and they would hear nothing more.
+        """
         if primary in self._refused:
             return False
         hearing = 0
@@ -224,11 +228,11 @@ class Supervisor:
             if voter == primary:
                 if report.leads_epoch != epoch:
                     return False
-                hearing += 1
             else:
                 age = report.silent_seconds + now - self._attending[voter].heard_at
                 hearing += report.hears == primary and age < self._timeout
-        return hearing >= majority(len(self._map.voters()))
+        itself = hearing > 0 or self._report_of(primary, number, now) is not None
+        return hearing + itself >= majority(len(self._map.voters()))
 
     def _is_suspect(self, number: int, primary: str, group: _Group, now: float) -> bool:
         report = self._report_of(primary, number, now)

@@ -161,6 +161,22 @@ def test_a_primary_that_only_left_the_supervisor_is_not_replaced_while_its_stand
     assert nominations(nodes.poll()) == []
 
 
+def test_a_primary_that_the_raft_leaders_node_alone_does_not_hear_stays() -> None:
+    nodes = Cluster(Placement(3, "a"))
+    nodes.supervisor.leave("a")
+    nodes.attending.discard("a")
+    nodes.follows["c"] = False
+    for _ in range(50):
+        nodes.now += 0.1
+        nodes.supervisor.probed("a", refused=False)
+        nodes.report("b", "c")
+        assert nominations(nodes.poll()) == []
+    nodes.follows["b"] = False
+    nodes.now += TIMEOUT
+    nodes.report("b", "c")
+    assert nominations(nodes.poll()) == [(0, "b")], "it stepped down, or died"
+
+
 def test_a_primary_that_its_standbys_do_not_hear_for_the_failure_timeout_is_replaced() -> None:
     nodes = Cluster(Placement(3, "a"))
     assert nominations(nodes.poll()) == []
