@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 
 from agent_core.errors import HeadwaterError, OutcomeUnknown
 from agent_core.position import Position
@@ -89,6 +90,7 @@ class AppendAnswers:
         self._ready.set()
 
 
+@lru_cache(maxsize=64)
 def group_position(group: int, position: Position) -> GroupPosition:
-    """A position as callers get it."""
+    """A position as callers get it, shared by the appends of one transaction: nobody may change it."""
     return GroupPosition(group=group, position=replication_pb2.Position(epoch=position.epoch, lsn=position.lsn))

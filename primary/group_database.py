@@ -255,7 +255,7 @@ class GroupDatabase:
             captured = _captured(state)
             records.append(self._record(state, captured, position, now))
             written.wal_bytes += len(captured.frames)
-            written.checkpoint_due |= state.capture.wal_bytes >= state.checkpoint_at_bytes
+            written.checkpoint_due |= captured.wal_bytes >= state.checkpoint_at_bytes
             transaction.position = position
         return b"".join(records)
 

@@ -47,6 +47,7 @@ class ShardApplier(ShardFile):
         self.checkpoints_completed = 0
         self.checkpoints_blocked = 0
         self._checkpoint_again_at = 0
+        self._wal_seen: tuple[int, int] | None = None
 
     def apply(self, records: Sequence[Record]) -> int:
         """Apply committed records as one transaction; those that the file contains already are skipped.
@@ -95,7 +96,7 @@ class ShardApplier(ShardFile):
             Unavailable: The shard is being resynced.
         """
         connection = self._idle_connection()
-        if self.wal_bytes <= past_bytes or (past_bytes and self._bytes_written < self._checkpoint_again_at):
+        if not self._is_past(past_bytes) or (past_bytes and self._bytes_written < self._checkpoint_again_at):
             return CheckpointOutcome.NOT_DUE
         try:
             ((wait_ms,),) = connection.execute("PRAGMA busy_timeout").fetchall()
@@ -115,7 +116,18 @@ class ShardApplier(ShardFile):
         self.checkpointed_lsn = (self.applied or START).lsn
         return CheckpointOutcome.COMPLETED
 
+    def _is_past(self, past_bytes: int) -> bool:
+        """Whether the WAL is larger. It grows by what is written here: its file is looked at once it can be."""
+        if self._wal_seen is not None:
+            seen_bytes, written_then = self._wal_seen
+            if seen_bytes + self._bytes_written - written_then <= past_bytes:
+                return False
+        wal_bytes = self.wal_bytes
+        self._wal_seen = wal_bytes, self._bytes_written
+        return wal_bytes > past_bytes
+
     def _connect(self) -> None:
+        self._wal_seen = None
         super()._connect()
         if not self.readable:
             return

@@ -39,6 +39,8 @@ from agent_core.position import Position
 
 MAGIC = b"HWR1"
 MAX_FRAMES_BYTES = 1 << 30
+COMPRESSION_LEVEL = -3
+"""Of zstd: against its level 1 less than half the time, for a quarter more bytes of transcripts."""
 """The largest transaction that a record can carry, in bytes of frames."""
 
 _CHECKED_FROM = 8
@@ -114,7 +116,9 @@ class RecordCodec:
     """Encodes and decodes records. It holds zstd's objects and therefore belongs to one thread."""
 
     def __init__(self) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=1, write_checksum=False, write_content_size=True)
+        self._compressor = zstandard.ZstdCompressor(
+            level=COMPRESSION_LEVEL, write_checksum=False, write_content_size=True
+        )
         self._decompressor = zstandard.ZstdDecompressor()
 
     def encode(self, record: Record) -> bytes:

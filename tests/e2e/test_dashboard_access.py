@@ -25,7 +25,7 @@ SHOWN = {
     FLAKY: ".item",
     "/sessions/nobody": ".state-title",
     "/analytics": ".charts canvas",
-    "/sql": ".sql-editor .cm-content",
+    "/sql": ".sql-editor .cm-content[aria-label]",
     SQL: ".result tbody tr",
     CHART: ".chart canvas",
 }

@@ -34,7 +34,11 @@ FILES: dict[str, tuple[Callable[[Sequence[str], Sequence[Sequence[Any]]], bytes]
 }
 FOLLOW_THEME = """
     const dark = () => document.body.classList.contains('body--dark');
-    document.querySelector('.sql-editor .cm-content')?.setAttribute('aria-label', 'SQL');
+    const nameEditor = () => {
+        const text = document.querySelector('.sql-editor .cm-content');
+        text ? text.setAttribute('aria-label', 'SQL') : requestAnimationFrame(nameEditor);
+    };
+    nameEditor();
     new MutationObserver(() => emitEvent('theme', dark()))
         .observe(document.body, {attributes: true, attributeFilter: ['class']});
     return dark();
