@@ -59,10 +59,11 @@ def keeper_after(keeper: Keeper | None, claim: Claim, now_ms: int) -> Keeper:
     """Who keeps a workspace once a claim was admitted.
 
     A source that comes again goes on in its epoch: several processes may follow one folder. Where the workspace has
-    no keeper although the claim names an epoch, a fail-over has lost the row, and the source goes on.
+    no keeper although the claim names an epoch, a fail-over has lost the row, and the source begins anew: epochs
+    are made here, never taken from outside.
     """
     if keeper is None:
-        epoch = max(claim.epoch, 1)
+        epoch = 1
     elif claim.source == keeper.source:
         epoch = keeper.epoch
     else:

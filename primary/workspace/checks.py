@@ -19,8 +19,6 @@ MAX_CHANGES = 256
 MAX_CHANGES_BYTES = 8 << 20
 MAX_FRONT_MATTER_JSON_BYTES = 8 * limits.MAX_FRONT_MATTER_BYTES
 """JSON's escapes and quotes make more of it than YAML had."""
-MAX_EPOCH = (1 << 63) - 1
-"""What SQLite takes."""
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 
@@ -51,8 +49,6 @@ def checked_claim(request: ChangeDocumentsRequest) -> Claim | None:
     claim = claim_from_wire(request.claim)
     if not _HASH.fullmatch(claim.source):
         raise InvalidRequest(f"a claim's source must be 32 hexadecimal digits; got {claim.source[:40]!r}")
-    if claim.epoch > MAX_EPOCH:
-        raise InvalidRequest(f"a claim's epoch is {claim.epoch}; at most {MAX_EPOCH} is allowed")
     for problem in _text_problems("a claim's label", claim.label, MAX_LABEL_CHARACTERS):
         raise InvalidRequest(problem)
     return claim
