@@ -8,7 +8,6 @@ import gc
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
@@ -18,7 +17,6 @@ from fastapi import APIRouter
 from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError
 from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to_server
 from agent_core.rpc.cluster_pb2_grpc import add_ClusterReadingServicer_to_server
 from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
@@ -44,6 +42,7 @@ from ops.membership import GroupMember
 from ops.node_state import NodeState
 from ops.replication_service import ReplicationService
 from ops.settings import MIB, NodeConfiguration
+from ops.tracing import open_tracer
 from primary.checks import WriteChecks
 from primary.forwarding import ForwardingSessions
 from primary.loader import SessionLoader
@@ -61,9 +60,6 @@ from replica.reading.sql.limits import SqlLimits
 from replica.reading.workspace.http import document_routes
 from replica.reading.workspace.reading import DocumentReading
 from replica.reading.workspace.service import WorkspaceReadingService
-
-if TYPE_CHECKING:
-    from agent_core.open_telemetry import OpenTelemetryTracer
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +116,7 @@ class Node:
         positions = AppliedPositions(layout.shard_group_count)
         peers = Peers(self._cluster)
         stack.push_async_callback(peers.close)
-        tracer = _tracer(configuration)
+        tracer = open_tracer(configuration.tracing.endpoint, service="headwater", instance=configuration.node.id)
         if tracer is not None:
             stack.push_async_callback(asyncio.to_thread, tracer.close)
         directory = configuration.node.data_directory
@@ -248,21 +244,6 @@ class Node:
 
     def _age_of(self, group: int) -> float:
         return self._members[group].age_seconds
-
-
-def _tracer(configuration: NodeConfiguration) -> OpenTelemetryTracer | None:
-    """The node's tracer where a collector is configured; else the libraries are not even imported."""
-    endpoint = configuration.tracing.endpoint
-    if not endpoint:
-        return None
-    try:
-        from agent_core.open_telemetry import OpenTelemetryTracer  # noqa: PLC0415
-    except ImportError as error:
-        raise HeadwaterError(
-            f"tracing.endpoint is {endpoint!r}, and {error.name} is not installed; install headwater[tracing], "
-            "or leave the endpoint empty"
-        ) from error
-    return OpenTelemetryTracer(endpoint, service="headwater", instance=configuration.node.id)
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:
