@@ -93,6 +93,7 @@ class Supervisor:
         self._timeout = failure_timeout_seconds
         self._next_number = first_number
         self._map = EMPTY
+        self._voters: tuple[str, ...] = ()
         self._attending: dict[str, _Attendance] = {}
         self._refused: set[str] = set()
         self._probed_at: dict[str, float] = {}
@@ -103,6 +104,7 @@ class Supervisor:
     def learn(self, cluster_map: ClusterMap, now: float) -> None:
         """The Raft members agreed on this map. `now` is in seconds, on the clock of every other call."""
         before, self._map = self._map, cluster_map
+        self._voters = cluster_map.voters()
         for number, placement in enumerate(cluster_map.placements):
             group = self._groups.setdefault(number, _Group(healthy_at=now))
             if number >= len(before.placements) or before.placements[number] != placement:
@@ -152,8 +154,8 @@ class Supervisor:
         """
         if not 0 <= group < len(self._map.placements):
             return Refusal(f"group is {group}; this cluster has the groups 0 to {len(self._map.placements) - 1}")
-        if to not in self._map.voters():
-            return Refusal(f"node is {to!r}; allowed are the voters {', '.join(self._map.voters())}")
+        if to not in self._voters:
+            return Refusal(f"node is {to!r}; allowed are the voters {', '.join(self._voters)}")
         if self._map.member(to).draining:
             return Refusal(f"{to} is draining; undrain it first")
         if not self._is_fresh(to, now):
@@ -217,7 +219,7 @@ class Supervisor:
         if primary in self._refused:
             return False
         hearing = 0
-        for voter in self._map.voters():
+        for voter in self._voters:
             report = self._report_of(voter, number, now)
             if report is None:
                 continue
@@ -228,7 +230,7 @@ class Supervisor:
             else:
                 age = report.silent_seconds + now - self._attending[voter].heard_at
                 hearing += report.hears == primary and age < self._timeout
-        return hearing >= majority(len(self._map.voters()))
+        return hearing >= majority(len(self._voters))
 
     def _is_suspect(self, number: int, primary: str, group: _Group, now: float) -> bool:
         report = self._report_of(primary, number, now)
@@ -237,13 +239,13 @@ class Supervisor:
         return (
             primary in self._refused
             or now - group.healthy_at >= self._timeout
-            or self._unheard_by(number, primary, now) >= majority(len(self._map.voters()))
+            or self._unheard_by(number, primary, now) >= majority(len(self._voters))
         )
 
     def _unheard_by(self, number: int, primary: str, now: float) -> int:
         """How many voters followed the primary and have not heard it for the timeout, whoever supervised then."""
         count = 0
-        for voter in self._map.voters():
+        for voter in self._voters:
             report = self._report_of(voter, number, now)
             if report is not None and report.hears == primary:
                 count += report.silent_seconds + now - self._attending[voter].heard_at >= self._timeout
@@ -266,7 +268,7 @@ class Supervisor:
         if now < group.not_before or not self._enough_attend(number, primary, now):
             group.polled_at = None
             return []
-        reachable = [voter for voter in self._map.voters() if self._is_fresh(voter, now)]
+        reachable = [voter for voter in self._voters if self._is_fresh(voter, now)]
         if group.polled_at is None:
             group.polled_at = now
             return [AskForReport(voter) for voter in reachable]
@@ -282,7 +284,7 @@ class Supervisor:
 
     def _enough_attend(self, number: int, primary: str | None, now: float) -> bool:
         """Whether a nomination can win, and waiting for more voters would not make it better."""
-        voters = self._map.voters()
+        voters = self._voters
         attending = [
             self._attending[voter]
             for voter in voters
@@ -318,7 +320,7 @@ class Supervisor:
 
     def _burden(self) -> Mapping[str, int]:
         """How many groups each voter leads, or is about to."""
-        burden = dict.fromkeys(self._map.voters(), 0)
+        burden = dict.fromkeys(self._voters, 0)
         for number, placement in enumerate(self._map.placements):
             nominated = self._groups[number].nominated
             node = nominated.node if nominated is not None else placement.primary
@@ -367,7 +369,7 @@ class Supervisor:
                 burden = {**burden, other.heir: burden[other.heir] + 1}
         able = {
             voter: report
-            for voter in self._map.voters()
+            for voter in self._voters
             if voter != primary
             and not self._map.member(voter).draining
             and (report := self._report_of(voter, number, now)) is not None
