@@ -84,6 +84,7 @@ class Supervising:
         self._proposals: set[asyncio.Task[None]] = set()
         self._map_changed = asyncio.Event()
         self._supervises = asyncio.Event()
+        self._restless = asyncio.Event()
         self.supervisor: Supervisor | None = None
         self.nominations = 0
         self.trouble: str | None = None
@@ -96,8 +97,17 @@ class Supervising:
         self._leader_changed()
         while True:
             await self._supervises.wait()
+            await self._rest()
             await next_tick(POLL_SECONDS)
             self._act()
+
+    async def _rest(self) -> None:
+        """Wait while nothing can have to be done, unless something is told."""
+        self._restless.clear()
+        if self.supervisor is not None and (until := self.supervisor.calm_until()) > self._loop.time():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._restless.wait()
 
     async def attend(
         self, attendance: pb.Attendance, requests: AsyncIterator[pb.FromNode]
@@ -221,6 +231,7 @@ class Supervising:
         if not self._replicated.is_leader:
             self.supervisor = None
             self._supervises.clear()
+            self._restless.set()
             for attendee in self._attendees.values():
                 attendee.end()
             return
@@ -249,6 +260,8 @@ class Supervising:
             return
         for action in self.supervisor.tick(self._loop.time()):
             self._carry_out(action)
+        if not self.supervisor.calm():
+            self._restless.set()
 
     def _carry_out(self, action: Action) -> None:
         match action:

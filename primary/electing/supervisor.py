@@ -73,6 +73,8 @@ class _Group:
     """Since when its primary is draining; None while it is not."""
     not_before: float = 0.0
     recording: float = float("-inf")
+    calm: bool = False
+    """It was led well at the last tick, and nothing was under way."""
 
 
 class Supervisor:
@@ -173,14 +175,32 @@ class Supervisor:
         return self._groups[group].heir
 
     def tick(self, now: float) -> list[Action]:
-        """What to do now. Call it after each of the other methods, and at least every `POLL_SECONDS`."""
+        """What to do now. Call it after each other method, and from `calm_until` on every `POLL_SECONDS`."""
         actions: list[Action] = []
         for number in range(len(self._map.placements)):
             actions += self._supervise(number, self._groups[number], now)
         return actions
 
+    def calm(self) -> bool:
+        """Whether every group was led well at the last tick, and nothing is under way."""
+        return bool(self._groups) and all(group.calm for group in self._groups.values())
+
+    def calm_until(self) -> float:
+        """Before this moment no silence lasts long enough to need a tick; minus infinity while it is not calm."""
+        if not self.calm():
+            return float("-inf")
+        return min(
+            (
+                attendance.heard_at + self._timeout - max(report.silent_seconds for report in reports)
+                for attendance in self._attending.values()
+                if (reports := attendance.reports.values())
+            ),
+            default=float("-inf"),
+        )
+
     def _supervise(self, number: int, group: _Group, now: float) -> list[Action]:
         placement = self._map.placements[number]
+        group.calm = False
         leader = self._highest_claim(number)
         if leader is not None and leader[0] > placement.epoch:
             if now - group.recording < self._timeout:
@@ -194,7 +214,10 @@ class Supervisor:
         if self._is_healthy(number, primary, placement.epoch, now):
             group.healthy_at, group.polled_at, group.nominated = now, None, None
             group.failed_at.clear()
-            return self._hand_over(number, group, primary, now) or self._probe_if_gone(primary, now)
+            actions = self._hand_over(number, group, primary, now) or self._probe_if_gone(primary, now)
+            moves = group.handing_over is not None or group.heir or self._map.member(primary).draining
+            group.calm = primary in self._attending and not moves
+            return actions
         if self._is_suspect(number, primary, group, now):
             return self._elect(number, group, primary, now)
         return self._probe_if_gone(primary, now)
