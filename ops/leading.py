@@ -362,7 +362,7 @@ class LeadingGroup:
             standby_bytes=bound,
         )
         if (through, last_lsn) == self._tidied:
-            return
+            return  # Nothing was written since, so there is no other segment to drop.
         try:
             await asyncio.to_thread(replication_log.drop_through, through)
             self._tidied = through, last_lsn
