@@ -35,7 +35,7 @@ from ops.cluster_view import ClusterView
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
-from ops.group_context import GroupContext, Peers
+from ops.group_context import GroupContext, Peers, SharedHeartbeats
 from ops.http import HttpServer, build_app
 from ops.lasting_tasks import LastingTasks
 from ops.membership import GroupMember
@@ -91,6 +91,7 @@ class Node:
     def __init__(self, configuration: NodeConfiguration) -> None:
         self._configuration = configuration
         self._cluster = configuration.cluster_map
+        self._address = configuration.own_address
         self._members: dict[int, GroupMember] = {}
 
     async def run(self) -> int:
@@ -111,11 +112,11 @@ class Node:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         configuration, layout = self._configuration, self._cluster.layout
-        self._address = configuration.own_address
         executor = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="promises"))
         positions = AppliedPositions(layout.shard_group_count)
         peers = Peers(self._cluster)
         stack.push_async_callback(peers.close)
+        heartbeats = SharedHeartbeats.of(configuration, peers)
         tracer = open_tracer(configuration.tracing.endpoint, service="headwater", instance=configuration.node.id)
         if tracer is not None:
             stack.push_async_callback(asyncio.to_thread, tracer.close)
@@ -153,6 +154,7 @@ class Node:
                 configuration,
                 group,
                 peers=peers,
+                heartbeats=heartbeats,
                 positions=positions,
                 view=view,
                 pool=reading.pool,
@@ -182,7 +184,7 @@ class Node:
         )
         add_SessionsServicer_to_server(forwarding, server)
         self._serve_workspaces(server, registry, reading, view, peers)
-        add_ReplicationServicer_to_server(ReplicationService(self._members), server)
+        add_ReplicationServicer_to_server(ReplicationService(self._members, heartbeats.given), server)
         add_ControlServicer_to_server(control.service, server)
         administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
         add_AdministrationServicer_to_server(administration, server)
