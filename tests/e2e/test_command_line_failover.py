@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ops.benchmarks.placement import let_lead
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
+from tests.plans import small_plan
 from tests.waiting import until
 
 HEADWATER = (sys.executable, "-P", "-m", "ops.cli.main")
@@ -62,7 +62,7 @@ async def tailed(nodes: list[str]) -> AsyncIterator[list[int]]:
 
 
 async def test_commands_go_on_at_another_node_when_the_one_named_first_is_killed(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         await let_lead(cluster, "node-1")
         addresses = [node.grpc_address for node in cluster.addresses]
         nodes = ",".join(addresses)
@@ -83,7 +83,7 @@ async def test_commands_go_on_at_another_node_when_the_one_named_first_is_killed
 
 
 async def test_every_kind_of_command_passes_over_a_dead_node(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         await let_lead(cluster, "node-2")
         await cluster.kill("node-1")
         nodes = ",".join(node.grpc_address for node in cluster.addresses)

@@ -13,9 +13,9 @@ from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResult
 from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.transport import client_options
 from ops.benchmarks.placement import map_of
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.e2e.cluster_under_load import assert_everywhere, load
+from tests.plans import small_plan
 
 SESSIONS = [f"in-flight-{number}" for number in range(8)]
 APPENDS = [
@@ -66,7 +66,7 @@ async def repeat(client: Client, session_id: str, refused: list[AppendRequest]) 
 
 
 async def test_a_primary_that_is_told_to_stop_answers_every_append_in_flight(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         addresses = [node.grpc_address for node in cluster.addresses]
         placement = (await map_of(addresses[0]))[0].placements[0]
         assert placement.primary is not None

@@ -12,10 +12,10 @@ from pathlib import Path
 from agent_core.client.workspaces import Workspaces
 from agent_core.errors import HeadwaterError
 from ops.benchmarks.placement import let_lead
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.workspace.folder import Folder
 from tests.e2e.cluster_under_load import differing
+from tests.plans import small_plan
 
 DEADLINE_SECONDS = 60
 
@@ -61,7 +61,7 @@ async def test_a_watched_folder_is_followed_also_past_the_death_of_the_primary(
     folder = tmp_path / "folder"
     (folder / "d").mkdir(parents=True)
     (folder / "a.md").write_text("---\nkind: note\n---\n[[b]]")
-    async with LocalCluster(tmp_path / "cluster", ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path / "cluster", small_plan()) as cluster:
         await let_lead(cluster, "node-1")
         nodes = [node.grpc_address for node in cluster.addresses]
         async with following(folder, nodes[1]) as process:
