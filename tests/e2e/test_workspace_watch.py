@@ -92,7 +92,7 @@ async def test_a_command_whose_workspace_is_taken_over_ends_and_says_by_whom(tmp
     for folder in (one, two):
         folder.mkdir()
         (folder / f"{folder.name}.md").write_text(folder.name)
-    async with LocalCluster(tmp_path / "cluster", ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path / "cluster", small_plan()) as cluster:
         nodes = [node.grpc_address for node in cluster.addresses]
         async with following(one, nodes[0]) as former, asyncio.timeout(DEADLINE_SECONDS):
             await until_equal(one, nodes)
