@@ -89,12 +89,15 @@ class Supervising:
         replicated.on_leader_change(self._leader_changed)
 
     async def run(self) -> None:
-        """Supervise until cancelled."""
+        """Supervise until cancelled; then nobody attends here any more."""
         self._learn()
         self._leader_changed()
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            self._act()
+        try:
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                self._act()
+        finally:
+            self._let_go()
 
     async def attend(
         self, attendance: pb.Attendance, requests: AsyncIterator[pb.FromNode]
@@ -216,9 +219,7 @@ class Supervising:
 
     def _leader_changed(self) -> None:
         if not self._replicated.is_leader:
-            self.supervisor = None
-            for attendee in self._attendees.values():
-                attendee.end()
+            self._let_go()
             return
         if self.supervisor is None:
             now = self._loop.time()
@@ -228,6 +229,11 @@ class Supervising:
             self.supervisor.learn(self._replicated.map, now)
             log.info("supervises the cluster", version=self._replicated.map.version)
             self._propose(self._form)
+
+    def _let_go(self) -> None:
+        self.supervisor = None
+        for attendee in self._attendees.values():
+            attendee.end()
 
     def _learn(self) -> None:
         cluster_map = self._replicated.map
