@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc.aio
 import structlog
 import uvloop
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 
 from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
@@ -190,22 +190,11 @@ class Node:
         add_AdministrationServicer_to_server(administration, server)
         cluster_view = self._serve_cluster_view(server, view)
         _listen(server, self._address.grpc_address)
-        routes = APIRouter()
-        for of_part in (
-            reading_routes(reading),
-            document_routes(DocumentReading(reading)),
-            cluster_routes(cluster_view),
-        ):
-            routes.include_router(of_part)
-        app = build_app(
-            self._state.snapshot,
-            routes=routes,
-            max_request_bytes=configuration.limits.request_bytes,
-        )
-        http = await HttpServer.start(app, self._address.http_address)
+        http = await HttpServer.start(self._app(reading, cluster_view), self._address.http_address)
         stack.push_async_callback(http.stop)
         await server.start()
         stack.push_async_callback(stop_server, server, STOP_SECONDS)
+        stack.push_async_callback(control.leave)
         for member in self._members.values():
             member.start()
             stack.push_async_callback(member.stop, configuration.replication.acknowledgement_timeout_seconds)
@@ -234,6 +223,18 @@ class Node:
         )
         add_ClusterReadingServicer_to_server(ClusterReadingService(cluster_view), server)
         return cluster_view
+
+    def _app(self, reading: Reading, cluster_view: ClusterView) -> FastAPI:
+        routes = APIRouter()
+        for of_part in (
+            reading_routes(reading),
+            document_routes(DocumentReading(reading)),
+            cluster_routes(cluster_view),
+        ):
+            routes.include_router(of_part)
+        return build_app(
+            self._state.snapshot, routes=routes, max_request_bytes=self._configuration.limits.request_bytes
+        )
 
     def _primary_of(self, view: MapView, group: int) -> NodeAddress | None:
         """The other node that leads a group; None while this one does, or nobody."""

@@ -117,10 +117,13 @@ class ControlPlane:
             self._running.append(self._tasks.start("the supervision", self._supervising.run))
         self._running.append(self._tasks.start("the attendance at the Raft leader", self.attending.run))
 
-    async def stop(self) -> None:
-        """Leave."""
+    async def leave(self) -> None:
+        """Attend and supervise no longer: a server that ends would wait for the streams of both."""
         for task in self._running:
             await task.stop()
+
+    async def stop(self) -> None:
+        """Leave the Raft members; `leave` comes before."""
         if self.replicated is not None:
             await self.replicated.stop()
 

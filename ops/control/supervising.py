@@ -92,14 +92,17 @@ class Supervising:
         replicated.on_leader_change(self._leader_changed)
 
     async def run(self) -> None:
-        """Supervise until cancelled."""
+        """Supervise until cancelled; then nobody attends here any more."""
         self._learn()
         self._leader_changed()
-        while True:
-            await self._supervises.wait()
-            await self._rest()
-            await next_tick(POLL_SECONDS)
-            self._act()
+        try:
+            while True:
+                await self._supervises.wait()
+                await self._rest()
+                await next_tick(POLL_SECONDS)
+                self._act()
+        finally:
+            self._let_go()
 
     async def _rest(self) -> None:
         """Wait while nothing can have to be done, unless something is told."""
@@ -229,11 +232,7 @@ class Supervising:
 
     def _leader_changed(self) -> None:
         if not self._replicated.is_leader:
-            self.supervisor = None
-            self._supervises.clear()
-            self._restless.set()
-            for attendee in self._attendees.values():
-                attendee.end()
+            self._let_go()
             return
         if self.supervisor is None:
             now = self._loop.time()
@@ -244,6 +243,13 @@ class Supervising:
             self._supervises.set()
             log.info("supervises the cluster", version=self._replicated.map.version)
             self._propose(self._form)
+
+    def _let_go(self) -> None:
+        self.supervisor = None
+        self._supervises.clear()
+        self._restless.set()
+        for attendee in self._attendees.values():
+            attendee.end()
 
     def _learn(self) -> None:
         cluster_map = self._replicated.map

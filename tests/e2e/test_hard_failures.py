@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import httpx
 import pytest
 
 from agent_core.client import Client
@@ -21,10 +20,7 @@ from agent_core.quorum import Acknowledgement
 from agent_core.rpc.administration_pb2 import GroupStatus, StatusRequest
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.benchmarks.placement import let_lead, map_of
-from ops.cluster_files import CONFIGURATION_FILE, free_ports, node_directory
-from ops.config import to_toml
-from ops.local_cluster import NODE_COMMAND, LocalCluster, NodeProcess
-from ops.node_log import NodeLog
+from ops.local_cluster import LocalCluster
 from tests.e2e.cluster_under_load import assert_everywhere, until
 from tests.plans import small_plan
 
@@ -39,11 +35,10 @@ BLOCK = 200_000
 
 @asynccontextmanager
 async def running(
-    directory: Path, on_log_line: Callable[[str, str], None] | None = None, *, readers: int = 0
+    directory: Path, on_log_line: Callable[[str, str], None] | None = None
 ) -> AsyncIterator[tuple[LocalCluster, Client]]:
     """A cluster that `PRIMARY` leads, and a client of all its nodes that has made `SESSION`."""
-    plan = small_plan(readers=readers, **SETTINGS)
-    async with LocalCluster(directory, plan, on_log_line=on_log_line) as cluster:
+    async with LocalCluster(directory, small_plan(**SETTINGS), on_log_line=on_log_line) as cluster:
         await let_lead(cluster, PRIMARY)
         async with Client([node.grpc_address for node in cluster.addresses], timeout_seconds=60) as client:
             await client.create_session(session_id=SESSION)
@@ -164,33 +159,4 @@ async def test_a_resync_whose_end_dies_half_way_is_made_up_for(tmp_path: Path, d
         await until(lambda: cluster.pid(dies) is None)
         await start_all(cluster, dies)
         written.append(await append(client, 1))
-        await assert_everywhere(cluster, {SESSION: written})
-
-
-@pytest.mark.parametrize("name", ["node-4", STANDBY, PRIMARY])
-async def test_a_second_process_under_a_nodes_name_is_kept_out_and_told(tmp_path: Path, name: str) -> None:
-    """Also a Raft member's, with whom the other members do not talk."""
-    async with running(tmp_path / "cluster", readers=1) as (cluster, client):
-        written = [await append(client, 1)]
-        folder, own = node_directory(tmp_path / "copy", name), cluster.configurations[name]
-        folder.mkdir(parents=True)
-        text = to_toml(own).replace(str(own.node.data_directory), str(folder / "data"))
-        node = own.own_address
-        addresses = [node.grpc_address, node.http_address, *filter(None, [node.raft_address])]
-        ports = free_ports(len(addresses))
-        for address, port in zip(addresses, ports, strict=True):
-            text = text.replace(f'"{address}"', f'"127.0.0.1:{port}"')
-        (folder / CONFIGURATION_FILE).write_text(text)
-        log = folder / "log.jsonl"
-        command = (*NODE_COMMAND, "--config", str(folder / CONFIGURATION_FILE))
-        double = NodeProcess(name, command, NodeLog(log, None), lambda _exit: None)
-        await double.start()
-        try:
-            await until(lambda: f"two processes call themselves '{name}'" in log.read_text())
-            async with httpx.AsyncClient() as http:
-                assert (await http.get(f"http://127.0.0.1:{ports[1]}/readyz")).status_code == 503
-            written.append(await append(client, 2))
-        finally:
-            await double.kill()
-        await cluster.wait_ready()
         await assert_everywhere(cluster, {SESSION: written})

@@ -1,9 +1,13 @@
-"""A switch-over waits for what stands in its way for a moment, and says why it did not come about."""
+"""A switch-over waits for what stands in its way for a moment, and says why it did not come about.
+
+Who attends is let go when the supervision ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import cast
 
 import pytest
@@ -12,6 +16,7 @@ from agent_core.control.cluster_map import ClusterMap, Member, Placement
 from agent_core.control.commands import Form
 from agent_core.errors import InvalidRequest, NotPrimary, Unavailable
 from agent_core.position import Position
+from agent_core.rpc import control_pb2 as pb
 from ops.control.raft import ReplicatedMap
 from ops.control.supervising import Supervising
 from primary.electing.exchange import GroupReport
@@ -55,8 +60,9 @@ async def led() -> LedHere:
     return LedHere()
 
 
-@pytest.fixture
-async def supervising(led: LedHere) -> AsyncIterator[Supervising]:
+@asynccontextmanager
+async def supervision(led: LedHere) -> AsyncIterator[Supervising]:
+    """Runs within."""
     supervising = Supervising(
         cast("ReplicatedMap", led), cast("Form", None), failure_timeout_seconds=5.0, on_map=lambda _map: None
     )
@@ -64,6 +70,13 @@ async def supervising(led: LedHere) -> AsyncIterator[Supervising]:
     await until(lambda: supervising.supervisor is not None)
     yield supervising
     running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def supervising(led: LedHere) -> AsyncIterator[Supervising]:
+    async with supervision(led) as supervising:
+        yield supervising
 
 
 def attends(supervising: Supervising, *names: str) -> None:
@@ -124,3 +137,19 @@ async def test_a_leader_that_is_deposed_meanwhile_says_so(led: LedHere, supervis
         listener()
     with pytest.raises(NotPrimary, match="not the Raft leader"):
         await moving
+
+
+async def says_nothing() -> AsyncIterator[pb.FromNode]:
+    await asyncio.Event().wait()
+    yield pb.FromNode()
+
+
+async def test_when_the_supervision_ends_so_do_the_attendances_and_no_other_begins(led: LedHere) -> None:
+    attendance = pb.Attendance(cluster_id="test", node_id="b", instance="b's only process")
+    async with supervision(led) as supervising:
+        attending = supervising.attend(attendance, says_nothing())
+        assert (await anext(attending)).HasField("cluster_map")
+    async with asyncio.timeout(5), aclosing(attending):
+        assert [message async for message in attending] == []
+    with pytest.raises(NotPrimary):
+        await anext(supervising.attend(attendance, says_nothing()))

@@ -1,4 +1,8 @@
-"""A process that stages a resync and installs it, and dies at one of its steps: `python -m … DIRECTORY STEP`."""
+"""Processes that stage a resync and install it, and each dies at one of its steps.
+
+`python -m …` reads `STEP DIRECTORY` a line, and answers each with the exit code of a process for it. Those are
+forks: importing would else take ten times as long as what they do.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +67,18 @@ async def run(directory: Path) -> None:
     await thread.close()
 
 
+def main() -> None:
+    for line in sys.stdin:
+        step, _, directory = line.rstrip("\n").partition(" ")
+        child = os.fork()
+        if child == 0:
+            crash_at(int(step))
+            asyncio.run(run(Path(directory)))
+            return
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write(f"{code}\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    crash_at(int(sys.argv[2]))
-    asyncio.run(run(Path(sys.argv[1])))
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,25 @@ async def never(_: int) -> None:
     raise TimeoutError
 
 
-def test_a_crash_at_any_step_leaves_the_shard_as_it_was_or_with_all_that_was_staged(tmp_path: Path) -> None:
+@pytest.fixture
+def crash_at() -> Iterator[Callable[[int, Path], int]]:
+    """Stages and installs in a folder, in a process that dies at a step; returns its exit code."""
+    command = [sys.executable, "-m", "tests.unit.resync.crashing"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as crashing:
+        steps, codes = crashing.stdin, crashing.stdout
+        assert steps is not None
+        assert codes is not None
+
+        def crash_at(step: int, directory: Path) -> int:
+            steps.write(f"{step} {directory}\n")
+            return int(codes.readline())
+
+        yield crash_at
+
+
+def test_a_crash_at_any_step_leaves_the_shard_as_it_was_or_with_all_that_was_staged(
+    tmp_path: Path, crash_at: Callable[[int, Path], int]
+) -> None:
     history = History(tmp_path / "primary.db")
     history.fill(3)
     standby = ShardApplier.open(tmp_path / "standby.db", cluster_id=CLUSTER, shard=SHARD)
@@ -37,11 +56,7 @@ def test_a_crash_at_any_step_leaves_the_shard_as_it_was_or_with_all_that_was_sta
         directory.mkdir()
         for name in ("primary.db", "standby.db"):
             shutil.copy(tmp_path / name, directory / name)
-        child = subprocess.run(
-            [sys.executable, "-m", "tests.unit.resync.crashing", str(directory), str(step)],
-            check=False,
-            capture_output=True,
-        )
+        code = crash_at(step, directory)
         shard = ShardApplier.open(directory / "standby.db", cluster_id=CLUSTER, shard=SHARD)
         found = pages_of(shard.path)
         assert not (directory / f"standby.db{UNFINISHED_SUFFIX}").exists()
@@ -57,9 +72,9 @@ def test_a_crash_at_any_step_leaves_the_shard_as_it_was_or_with_all_that_was_sta
             assert outcomes[-1] == "installed" or "staged" not in outcomes
         assert not (directory / f"standby.db{STAGED_SUFFIX}").exists()
         shard.close()
-        if child.returncode == 0:
+        if code == 0:
             break
-        assert child.returncode == CRASHED, child.stderr.decode()
+        assert code == CRASHED
     # Every stage was met, and in this order.
     assert list(dict.fromkeys(outcomes)) == ["nothing", "staged", "installed, still staged", "installed"]
     assert len(outcomes) > 20
