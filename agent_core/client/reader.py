@@ -49,13 +49,21 @@ class Reader(SessionReads):
     Args:
         addresses: One node or several, each `host:port`.
         timeout_seconds: How long a call may take, all of its attempts together.
+        discover: Learn the cluster's other nodes from the one that was reached, beside the work, and turn to them
+            when those that were given do not serve; False: use none but these.
 
     Raises:
         ValueError: An address is not `host:port`.
     """
 
-    def __init__(self, addresses: str | Sequence[str], *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        super().__init__(Endpoints(addresses), ReadingStub, timeout_seconds)
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        discover: bool = True,
+    ) -> None:
+        super().__init__(Endpoints(addresses, discover=discover), ReadingStub, timeout_seconds)
 
     async def __aenter__(self) -> Reader:
         return self
