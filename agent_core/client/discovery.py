@@ -26,6 +26,9 @@ BESIDE_SECONDS = 0.1
 """Before a node is asked: the client's own first calls go first, and one that is done by then asks nothing."""
 ASK_SECONDS = 2.0
 """How long a node may take to answer, its connection included."""
+LATER_SECONDS = 5.0
+"""Before a client that was answered asks again, at most: when a node dies all its clients move at once, and their
+questions shall not come at once."""
 AGAIN_SECONDS = 60.0
 """After so long a connection that is made has its node asked once more: a cluster may have got other nodes."""
 FIRST_PAUSE_SECONDS = 0.5
@@ -87,28 +90,27 @@ class Discovery:
             await asyncio.wait(tasks)
 
     async def _ask(self) -> None:
-        """Ask the node that was reached last, until it has answered."""
-        pauses = _new_pauses()
-        await asyncio.sleep(BESIDE_SECONDS)
-        while self._reached is not None and (self._reached[0] != self._asked or _now() >= self._ask_again_at):
+        """Ask the node that was reached last, until one answers."""
+        later = Backoff(first_seconds=LATER_SECONDS, longest_seconds=LATER_SECONDS)
+        await asyncio.sleep(BESIDE_SECONDS if self._asked is None else later.next_delay())
+        pauses, answer = _new_pauses(), None
+        while answer is None:
+            assert self._reached is not None, "this runs for a node that was reached"
             address, channel = self._reached
             try:
                 answer = await _cluster(channel)
             except grpc.aio.AioRpcError as error:
                 end_if_cancelled()
-                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    answer = GetClusterResponse()  # an older node: it tells nothing
+                else:
                     await asyncio.sleep(pauses.next_delay())
-                    continue
-                answer = GetClusterResponse()  # an older node: it tells nothing
-            self._asked, self._ask_again_at = address, _now() + AGAIN_SECONDS
-            told = what_is_told(answer)
-            if told is not None:
-                self._addresses.learn(address, told)
-                self._prove_at_once()
-
-    def _prove_at_once(self) -> None:
-        self._pauses, self._prove_again_at = _new_pauses(), 0.0
-        self.prove()
+        self._asked, self._ask_again_at = address, _now() + AGAIN_SECONDS
+        told = what_is_told(answer)
+        if told is not None:
+            self._addresses.learn(address, told)
+            self._pauses, self._prove_again_at = _new_pauses(), 0.0
+            self.prove()
 
     async def _prove(self) -> None:
         answered = await asyncio.gather(*map(self._answers, self._addresses.unproven))

@@ -59,7 +59,7 @@ def node_option(command: Command) -> Command:
         metavar="HOST:PORT,…",
         callback=_checked_any_of,
         help="gRPC addresses of nodes, with commas between or given repeatedly: the first that serves is used, the "
-        "next one when it dies. Also from the environment variable HEADWATER_NODE.",
+        "next one when it dies, or one that it had told of. Also from the environment variable HEADWATER_NODE.",
     )(command)
 
 

@@ -142,6 +142,16 @@ async def test_the_way_leads_back_to_the_given_node_when_the_told_ones_die() -> 
         assert client.address == first.address
 
 
+async def test_a_node_that_hangs_is_left_for_one_that_it_had_told() -> None:
+    async with running(2) as (first, second), Client(first.address, timeout_seconds=GOES_ON_SECONDS) as client:
+        await client.append("s1", "message", b"{}")
+        await learned(first, second)
+        first.sessions.answer.clear()
+        await client.append("s1", "message", b"{}")
+        assert client.address == second.address
+        first.sessions.answer.set()
+
+
 async def test_a_primary_that_was_named_tells_of_the_others_too() -> None:
     async with (
         running(3) as (first, second, third),
