@@ -76,7 +76,10 @@ class Endpoints:
         Returns:
             Whether it named one.
         """
-        return self._addresses.redirected(address, refusal)
+        named = self._addresses.redirected(address, refusal)
+        if not named and self._discovery is not None:
+            self._discovery.prove()
+        return named
 
     async def close(self) -> None:
         """Close every channel; calls that run end at once."""

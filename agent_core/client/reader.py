@@ -51,7 +51,8 @@ class Reader(SessionReads):
         addresses: One node or several, each `host:port`.
         timeout_seconds: How long a call may take, all of its attempts together.
         discover: Learn the cluster's other nodes from the one that was reached, beside the work, and turn to them
-            when those that were given do not serve; False: use none but these.
+            when those that were given do not serve. Not by default: who reads chooses the node, and a heavy query
+            that takes long there should not wander to the primary.
 
     Raises:
         ValueError: An address is not `host:port`.
@@ -62,7 +63,7 @@ class Reader(SessionReads):
         addresses: str | Sequence[str],
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        discover: bool = True,
+        discover: bool = False,
     ) -> None:
         super().__init__(Endpoints(addresses, discover=discover), ReadingStub, timeout_seconds)
 

@@ -138,7 +138,7 @@ async def node_in(snapshot: NodeSnapshot) -> AsyncIterator[Node]:
     async with (
         asked_over_http(app) as http,
         serving_grpc(partial(add_ClusterReadingServicer_to_server, service)) as address,
-        Reader(address, discover=False) as reader,
+        Reader(address) as reader,
     ):
         yield Node(http, reader)
 

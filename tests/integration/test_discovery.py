@@ -235,6 +235,19 @@ async def test_a_client_that_shall_not_learn_asks_nothing() -> None:
             await client.append("s1", "message", b"{}")
 
 
+async def test_a_reader_learns_where_it_is_told_to_and_else_keeps_to_the_node_that_was_chosen() -> None:
+    async with running(2) as (first, second):
+        async with Reader(first.address) as reader:
+            await reader.cluster()
+            await asyncio.sleep(2 * BESIDE_SECONDS)  # for a question that must not come
+            assert (first.cluster.asked, second.cluster.asked) == (1, 0)
+        async with Reader(first.address, timeout_seconds=GOES_ON_SECONDS, discover=True) as reader:
+            await reader.cluster()
+            await learned(second)
+            await first.kill()
+            assert (await reader.cluster()).node_id == "node-2"
+
+
 async def test_a_node_that_tells_nothing_is_used_as_it_is() -> None:
     primary = FakePrimary()
     primary.add_session("s1")
