@@ -17,6 +17,7 @@
     ├── HandedOver              the primary drained and stepped down of its own accord
     ├── Fenced                  a higher epoch was promised; the sender was deposed
     ├── WrongCluster            another cluster's node or data
+    ├── WorkspaceTaken          another source keeps the workspace; nothing was changed
     ├── ChangeRefused           the cluster's map does not allow the change; nothing was changed
     ├── LogDamaged              a log or record that does not hold what it says
     └── ShardDamaged            a shard file or its WAL that does not hold what it says
@@ -187,6 +188,14 @@ class WrongCluster(HeadwaterError):
     """Another cluster's node or data, or another number of shards."""
 
     code = "wrong_cluster"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+
+class WorkspaceTaken(HeadwaterError):
+    """Another source keeps the workspace; nothing was changed."""
+
+    code = "workspace_taken"
     status = grpc.StatusCode.FAILED_PRECONDITION
     http_status = 409
 

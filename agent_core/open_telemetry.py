@@ -37,13 +37,24 @@ class OpenTelemetryTracer:
         endpoint: The collector, as `http://host:port` or `https://host:port`.
         service: What `service.name` says.
         instance: What `service.instance.id` says: the node's id.
+        timeout_seconds: How long sending may take; None: as the environment says, and 10 s by default.
         sampler: Which traces that begin here are recorded; None: as the environment says, and all by default.
     """
 
-    def __init__(self, endpoint: str, *, service: str, instance: str = "", sampler: Sampler | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        service: str,
+        instance: str = "",
+        timeout_seconds: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
         resource = Resource.create({"service.name": service, "service.instance.id": instance})
         self._provider = TracerProvider(sampler=sampler, resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=timeout_seconds))
+        )
         self._tracer = self._provider.get_tracer("headwater")
 
     def begin(self, name: str, kind: SpanKind, parent: str = "") -> Span | None:

@@ -104,6 +104,7 @@ class FollowingGroup:
             voter=context.voter,
             shards=shards,
             connect=lambda misled: context.peers.stub(context.presumed_primary(misled=misled)),
+            listening=context.heartbeats.heard,
             on_traced=None if traces is None else traces.received,
             settings=FollowerSettings(heartbeat_seconds=heartbeat_seconds, silence_seconds=20 * heartbeat_seconds),
         )

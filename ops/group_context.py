@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import grpc.aio
 import structlog
@@ -22,6 +22,8 @@ from agent_core.transport import NODE_CHANNEL_OPTIONS, client_options, close_cha
 from ops.control.ports import refuses
 from ops.control.view import MapView
 from ops.settings import MIB, NodeConfiguration
+from primary.heartbeats import Heartbeats
+from replica.listening import Listening
 from replica.promises import PromiseFile
 from replica.reading.pool import ReadPool
 from replica.reading.positions import AppliedPositions
@@ -86,6 +88,28 @@ class Peers:
             await close_channel(channel)
 
 
+@dataclass(frozen=True, slots=True)
+class SharedHeartbeats:
+    """The heartbeats that the streams of all groups between two nodes share.
+
+    Attributes:
+        given: To standbys of the groups that this node leads.
+        heard: From primaries of the groups that it follows.
+    """
+
+    given: Heartbeats
+    heard: Listening
+
+    @classmethod
+    def of(cls, configuration: NodeConfiguration, peers: Peers) -> Self:
+        """Those of the node that `configuration` describes."""
+        cluster_id = configuration.cluster.id
+        return cls(
+            Heartbeats(cluster_id, heartbeat_seconds=configuration.replication.heartbeat_seconds),
+            Listening(cluster_id=cluster_id, node_id=configuration.node.id, connect=peers.stub),
+        )
+
+
 @dataclass(slots=True)
 class GroupContext:
     """One group on this node: its log and its vote, whatever the role.
@@ -97,6 +121,7 @@ class GroupContext:
         log: The group's replication log.
         voter: Keeps this node's promises for the group.
         peers: Reaches the other nodes.
+        heartbeats: What this node's groups share.
         positions: Told how far the group's shards are.
         view: Who leads the group, as the Raft members agreed.
         pool: This node's own readers of the group's shards.
@@ -110,6 +135,7 @@ class GroupContext:
     log: ReplicationLog
     voter: Voter
     peers: Peers
+    heartbeats: SharedHeartbeats
     positions: AppliedPositions
     view: MapView
     pool: ReadPool
@@ -123,6 +149,7 @@ class GroupContext:
         group: int,
         *,
         peers: Peers,
+        heartbeats: SharedHeartbeats,
         positions: AppliedPositions,
         view: MapView,
         pool: ReadPool,
@@ -164,6 +191,7 @@ class GroupContext:
             log,
             voter,
             peers,
+            heartbeats,
             positions,
             view,
             pool,

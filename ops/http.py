@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_core.cluster import HostPort
 from agent_core.errors import HeadwaterError, InvalidRequest, Overloaded
+from agent_core.ticks import seconds_to_tick
 from ops.http_admission import MAX_READERS_REQUESTS, Admission, BoundedConnections
 from ops.http_documentation import documentation_routes
 from ops.metrics import build_registry
@@ -32,6 +33,7 @@ MAX_HEAD_BYTES = 16 * 1024
 """Checked after each read from the socket, so a head may be longer by what one read brings."""
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 2
+DATE_SECONDS = 1.0
 LISTEN_BACKLOG = 128
 MAX_LENGTH_DIGITS = 20
 """Of an announced length; more of them are no number that anything could have."""
@@ -186,6 +188,7 @@ class _EmbeddedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self.ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -194,6 +197,13 @@ class _EmbeddedServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        """Renew the responses' date; uvicorn's own loop looks ten times a second whether it shall end."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds_to_tick(asyncio.get_running_loop().time(), DATE_SECONDS)):
+                    await self.ending.wait()
 
 
 class HttpServer:
@@ -240,6 +250,7 @@ class HttpServer:
     async def stop(self) -> None:
         """Take no more connections, let requests finish for a moment, and end."""
         self._server.should_exit = True
+        self._server.ending.set()
         await self._task
 
 

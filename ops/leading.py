@@ -15,6 +15,7 @@ from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HandedOver
 from agent_core.log.retention import droppable_through
 from agent_core.quorum import CommitTracker, quorum_needs
+from agent_core.ticks import next_tick
 from ops.group_context import GroupContext
 from ops.preparing import ask_to_prepare
 from ops.settings import MIB
@@ -108,6 +109,7 @@ class LeadingGroup:
             context.configuration.election.failure_timeout_seconds,
         )
         self._trouble_since: float | None = None
+        self._tidied = (-1, -1)
         context.voter.on_raised(self._fenced)
         # This node's own voter may have sealed another candidate since a majority sealed this epoch.
         self._fenced(context.voter.floor)
@@ -174,14 +176,14 @@ class LeadingGroup:
     async def _serve(self) -> None:
         await self._begin(self._unlogged)
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
+            await next_tick(TIDY_SECONDS)
             await self._tidy()
 
     async def _watch(self) -> None:
         """Step down when no majority has been heard for the failure timeout, or when the disk keeps failing."""
         timeout = self.context.configuration.election.failure_timeout_seconds
         while True:
-            await asyncio.sleep(self.context.configuration.replication.heartbeat_seconds)
+            await next_tick(self.context.configuration.replication.heartbeat_seconds)
             now = self._loop.time()
             if self.lease.valid(now):
                 self.context.voter.watch.heard(now)
@@ -239,6 +241,7 @@ class LeadingGroup:
             on_heard=self._heard,
             on_fenced=self._fenced,
             traces=None if self._traces is None else self._traces.sent,
+            heartbeats=context.heartbeats.given,
             settings=StreamSettings(
                 heartbeat_seconds=configuration.replication.heartbeat_seconds,
                 window_bytes=configuration.replication.window_mib * MIB,
@@ -350,6 +353,7 @@ class LeadingGroup:
         pending = {shard: lsn for shard, lsn in needs.items() if lsn is not None}
         if pending and replication_log.size_bytes > bound // 2:
             await self.writer.checkpoint(min(pending, key=lambda shard: pending[shard]))
+        last_lsn = replication_log.last.lsn
         through = droppable_through(
             committed_lsn=self.writer.visible_position.lsn,
             checkpointed_lsns=needs.values(),
@@ -357,8 +361,11 @@ class LeadingGroup:
             holds=self.streams.holds(),
             standby_bytes=bound,
         )
+        if (through, last_lsn) == self._tidied:
+            return  # Nothing was written since, so there is no other segment to drop.
         try:
             await asyncio.to_thread(replication_log.drop_through, through)
+            self._tidied = through, last_lsn
         except OSError as error:
             # What is too long still serves; the next look tries again.
             log.warning("log could not be shortened", group=self.context.group, reason=str(error))

@@ -8,7 +8,6 @@ import gc
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
@@ -18,7 +17,6 @@ from fastapi import APIRouter
 from agent_core.cluster import NodeAddress
 from agent_core.database.build import check_build
 from agent_core.database.thread import DatabaseThread
-from agent_core.errors import HeadwaterError
 from agent_core.rpc.administration_pb2_grpc import add_AdministrationServicer_to_server
 from agent_core.rpc.cluster_pb2_grpc import add_ClusterReadingServicer_to_server
 from agent_core.rpc.control_pb2_grpc import add_ControlServicer_to_server
@@ -37,13 +35,14 @@ from ops.cluster_view import ClusterView
 from ops.control.control_plane import ControlPlane
 from ops.control.view import MapView
 from ops.data_directory import DataDirectory, Identity
-from ops.group_context import GroupContext, Peers
+from ops.group_context import GroupContext, Peers, SharedHeartbeats
 from ops.http import HttpServer, build_app
 from ops.lasting_tasks import LastingTasks
 from ops.membership import GroupMember
 from ops.node_state import NodeState
 from ops.replication_service import ReplicationService
 from ops.settings import MIB, NodeConfiguration
+from ops.tracing import open_tracer
 from primary.checks import WriteChecks
 from primary.forwarding import ForwardingSessions
 from primary.loader import SessionLoader
@@ -61,9 +60,6 @@ from replica.reading.sql.limits import SqlLimits
 from replica.reading.workspace.http import document_routes
 from replica.reading.workspace.reading import DocumentReading
 from replica.reading.workspace.service import WorkspaceReadingService
-
-if TYPE_CHECKING:
-    from agent_core.open_telemetry import OpenTelemetryTracer
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +91,7 @@ class Node:
     def __init__(self, configuration: NodeConfiguration) -> None:
         self._configuration = configuration
         self._cluster = configuration.cluster_map
+        self._address = configuration.own_address
         self._members: dict[int, GroupMember] = {}
 
     async def run(self) -> int:
@@ -115,12 +112,12 @@ class Node:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         configuration, layout = self._configuration, self._cluster.layout
-        self._address = configuration.own_address
         executor = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="promises"))
         positions = AppliedPositions(layout.shard_group_count)
         peers = Peers(self._cluster)
         stack.push_async_callback(peers.close)
-        tracer = _tracer(configuration)
+        heartbeats = SharedHeartbeats.of(configuration, peers)
+        tracer = open_tracer(configuration.tracing.endpoint, service="headwater", instance=configuration.node.id)
         if tracer is not None:
             stack.push_async_callback(asyncio.to_thread, tracer.close)
         directory = configuration.node.data_directory
@@ -157,6 +154,7 @@ class Node:
                 configuration,
                 group,
                 peers=peers,
+                heartbeats=heartbeats,
                 positions=positions,
                 view=view,
                 pool=reading.pool,
@@ -186,7 +184,7 @@ class Node:
         )
         add_SessionsServicer_to_server(forwarding, server)
         self._serve_workspaces(server, registry, reading, view, peers)
-        add_ReplicationServicer_to_server(ReplicationService(self._members), server)
+        add_ReplicationServicer_to_server(ReplicationService(self._members, heartbeats.given), server)
         add_ControlServicer_to_server(control.service, server)
         administration = AdministrationService(configuration, view, self._state.snapshot, self._members)
         add_AdministrationServicer_to_server(administration, server)
@@ -248,21 +246,6 @@ class Node:
 
     def _age_of(self, group: int) -> float:
         return self._members[group].age_seconds
-
-
-def _tracer(configuration: NodeConfiguration) -> OpenTelemetryTracer | None:
-    """The node's tracer where a collector is configured; else the libraries are not even imported."""
-    endpoint = configuration.tracing.endpoint
-    if not endpoint:
-        return None
-    try:
-        from agent_core.open_telemetry import OpenTelemetryTracer  # noqa: PLC0415
-    except ImportError as error:
-        raise HeadwaterError(
-            f"tracing.endpoint is {endpoint!r}, and {error.name} is not installed; install headwater[tracing], "
-            "or leave the endpoint empty"
-        ) from error
-    return OpenTelemetryTracer(endpoint, service="headwater", instance=configuration.node.id)
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from grpc.aio import ServicerContext
@@ -12,6 +13,7 @@ from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.replication_pb2_grpc import ReplicationServicer
 from agent_core.rpc_errors import abort
 from ops.leading import LeadingGroup
+from primary.heartbeats import Heartbeats
 
 if TYPE_CHECKING:
     from ops.membership import GroupMember
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 class ReplicationService(ReplicationServicer):
     """Serves standbys of the groups that this node leads, and candidates of all groups."""
 
-    def __init__(self, members: Mapping[int, GroupMember]) -> None:
+    def __init__(self, members: Mapping[int, GroupMember], heartbeats: Heartbeats) -> None:
         self._members = members
+        self._heartbeats = heartbeats
 
     async def Stream(  # type: ignore[override] # noqa: N802 - it writes to the context instead of yielding
         self, request_iterator: AsyncIterator[pb.FromStandby], context: ServicerContext[Any, Any]
@@ -38,6 +41,20 @@ class ReplicationService(ReplicationServicer):
         except HeadwaterError as error:
             await abort(context, error)
         await streams.serve(first.hello, request_iterator, context)
+
+    async def Heartbeats(  # noqa: N802 - the name in the proto
+        self, request_iterator: AsyncIterator[pb.FromListener], context: ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.Heartbeat]:
+        """A standby listens for all its streams at once."""
+        try:
+            first = await anext(request_iterator, None)
+            if first is None or not first.HasField("listen"):
+                raise InvalidRequest("a stream of heartbeats begins with who listens")
+            async with aclosing(self._heartbeats.serve(first.listen, request_iterator)) as heartbeats:
+                async for heartbeat in heartbeats:
+                    yield heartbeat
+        except HeadwaterError as error:
+            await abort(context, error)
 
     async def Resync(  # type: ignore[override] # noqa: N802 - as above
         self, request_iterator: AsyncIterator[pb.ResyncRequest], context: ServicerContext[Any, Any]

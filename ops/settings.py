@@ -6,7 +6,6 @@ be to each other stands in the validators below them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from agent_core.cluster import Cluster, InvalidCluster, NodeAddress, is_loopback
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import MAX_SHARD_COUNT, ShardLayout
+from ops.tracing import endpoint_problem
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -175,13 +175,9 @@ class TracingSection(Section):
 
     @model_validator(mode="after")
     def _endpoint_is_an_address(self) -> Self:
-        if self.endpoint and not re.fullmatch(r"https?://[^\s/]{1,280}", self.endpoint):
-            _require(
-                [
-                    f"tracing.endpoint is {self.endpoint[:120]!r}; allowed are http://HOST:PORT and "
-                    "https://HOST:PORT of a collector that takes OTLP over gRPC, or nothing"
-                ]
-            )
+        problem = endpoint_problem(self.endpoint)
+        if problem is not None:
+            _require([f"tracing.endpoint {problem}"])
         return self
 
 

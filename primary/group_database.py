@@ -36,7 +36,6 @@ from primary.capture import CapturedTransaction, WalCapture
 from primary.entry_rows import insert_entries
 from primary.mutation import Append, Creation, Mutation
 from primary.workspace.document_changes import DocumentChanges
-from primary.workspace.document_tables import change_documents
 
 logger = structlog.get_logger(__name__)
 
@@ -366,7 +365,7 @@ def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position
     appends: list[Append] = []
     for mutation in mutations:
         if isinstance(mutation, DocumentChanges):
-            mutation.outcomes = change_documents(state.connection, mutation.workspace, mutation.changes, now)
+            mutation.make(state.connection, now)
         elif isinstance(mutation, Append):
             appends.append(mutation)
         else:

@@ -99,6 +99,10 @@ class StandbyProgress:
             return False
         return not self._in_flight or self.in_flight_bytes + size <= self.window_bytes
 
+    def holds(self, lsn: int) -> bool:
+        """Whether it has acknowledged on this stream everything up to `lsn`."""
+        return self.state is StandbyState.STREAMING and self.durable_lsn >= lsn
+
     def sent(self, through_lsn: int, size: int) -> None:
         """`size` bytes of records up to `through_lsn` were handed to the stream."""
         self.sent_lsn = through_lsn

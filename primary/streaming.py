@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import grpc.aio
@@ -24,12 +25,16 @@ from agent_core.rpc_errors import abort
 from agent_core.stream import HEARTBEAT_SECONDS, MESSAGE_BYTES, WINDOW_BYTES, to_message
 from primary.doorbell import Doorbell
 from primary.greeting import Identity, check_hello, greet
+from primary.heartbeats import Heartbeats, SpokenFor
 from primary.progress import StandbyProgress, StandbyState
 
 log = structlog.get_logger(__name__)
 
 READ_IN_PLACE_BYTES = 8 << 20
 """A standby that is further behind may need the disk: its records are read on another thread."""
+
+PATIENCE_HEARTBEATS = 1.5
+"""How long a stream that a shared heartbeat spoke for waits for the next one before it beats itself."""
 
 Context = grpc.aio.ServicerContext[pb.FromStandby, pb.FromPrimary]
 
@@ -87,6 +92,8 @@ class _Stream:
         over: Why the stream ends, once it must.
         waiting: Records that were read and did not fit the window yet.
         told_committed_lsn: The last committed lsn that the standby was told.
+        told_last_lsn: The end of the log that it was told last.
+        silence: Ends the wait for something to send by a heartbeat; None while there is something to send.
         forgotten: Set when the stream is no longer served.
     """
 
@@ -96,6 +103,8 @@ class _Stream:
     over: asyncio.Future[HeadwaterError]
     waiting: Block | None = None
     told_committed_lsn: int = 0
+    told_last_lsn: int = -1
+    silence: asyncio.Timeout | None = None
     forgotten: asyncio.Event = field(default_factory=asyncio.Event)
 
     def finish(self, error: HeadwaterError) -> None:
@@ -123,6 +132,7 @@ class StandbyStreams:
         on_heard: Callable[[str, float], None] = lambda _node, _sent_at: None,
         on_fenced: Callable[[int], None],
         traces: Callable[[str, int, int], list[pb.TracedRecord]] | None = None,
+        heartbeats: Heartbeats | None = None,
         settings: StreamSettings | None = None,
     ) -> None:
         """Serve the standbys of `identity.group`.
@@ -137,6 +147,7 @@ class StandbyStreams:
                 it has heard.
             on_fenced: Told a promised epoch above this one: this primary is deposed.
             traces: Given a node, and the first and last lsn that are about to be sent to it: the traced ones.
+            heartbeats: Speaks for the streams that rest; None: nobody does.
             settings: What an operator chose.
         """
         self._identity = identity
@@ -146,6 +157,7 @@ class StandbyStreams:
         self._on_heard = on_heard
         self._on_fenced = on_fenced
         self._traces = traces
+        self._heartbeats = heartbeats or Heartbeats(identity.cluster_id)
         self._settings = settings or StreamSettings()
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, _Stream] = {}
@@ -212,12 +224,18 @@ class StandbyStreams:
             stream = _Stream(context, self._progress_of(first.node_id), wake, self._loop.create_future())
             self._streams[first.node_id] = stream
             self.counters.streams += 1
+            spoken_for = SpokenFor(
+                pb.LedGroup(group=self._identity.group, epoch=self._identity.epoch),
+                rests=partial(self._rests, stream),
+                on_heard=partial(self._on_heard, first.node_id),
+            )
             tasks = [
                 asyncio.create_task(self._until_failure(stream, self._send(stream, theirs))),
                 asyncio.create_task(self._until_failure(stream, self._listen(stream, requests))),
             ]
             try:
-                reason = await stream.over
+                with self._heartbeats.speak_for(first.node_id, spoken_for):
+                    reason = await stream.over
             finally:
                 for task in tasks:
                     task.cancel()
@@ -280,10 +298,26 @@ class StandbyStreams:
                 await self._send_message(stream)
                 continue
             try:
-                async with asyncio.timeout(self._settings.heartbeat_seconds):
+                async with asyncio.timeout(self._settings.heartbeat_seconds) as stream.silence:
                     await stream.wake.wait()
             except TimeoutError:
                 await self._send_message(stream)
+            finally:
+                stream.silence = None
+
+    def _rests(self, stream: _Stream) -> bool:
+        """Whether a shared heartbeat may speak for the stream; if so, its own next one waits for longer.
+
+        What its standby has not acknowledged yet is a matter of its own: an echo then says that its disk goes on.
+        """
+        progress, last_lsn, now = stream.progress, self._log.epochs.last.lsn, self._loop.time()
+        if stream.silence is None or stream.silence.expired() or stream.wake.is_set():
+            return False
+        if stream.told_last_lsn != last_lsn or not progress.holds(last_lsn):
+            return False
+        progress.saw_log_end(last_lsn, now)
+        stream.silence.reschedule(now + PATIENCE_HEARTBEATS * self._settings.heartbeat_seconds)
+        return True
 
     async def _welcome(self, stream: _Stream, theirs: EpochTable) -> None:
         committed_lsn = self._committed()
@@ -356,7 +390,7 @@ class StandbyStreams:
         )
         if block is not None and self._traces is not None:
             records.traces.extend(self._traces(progress.node, block.first_lsn, block.last_lsn))
-        stream.told_committed_lsn = committed_lsn
+        stream.told_committed_lsn, stream.told_last_lsn = committed_lsn, last_lsn
         self.counters.messages += 1
         await stream.context.write(pb.FromPrimary(records=records))
 

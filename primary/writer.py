@@ -120,6 +120,7 @@ class GroupWriter:
         self._pace = BatchPace()
         self._writing = False
         self._wake = asyncio.Event()
+        self._may_expire = asyncio.Event()
         self._room = QueueRoom(self._accumulator)
         self._stopping = False
         self._deposed = False
@@ -209,6 +210,7 @@ class GroupWriter:
             self._pace.first_queued(idle=not self._writing and not self._unreleased)
         self._accumulator.add(mutation)
         self._room.changed()
+        self._may_expire.set()
         self._wake.set()
 
     def durable(self, node: str, lsn: int) -> None:
@@ -369,6 +371,9 @@ class GroupWriter:
 
     async def _expire(self) -> None:
         while True:
+            if not (self.queued or self._writing or self._unreleased or any(self._awaiting.values())):
+                self._may_expire.clear()
+            await self._may_expire.wait()
             await asyncio.sleep(EXPIRY_TICK_SECONDS)
             now = self._loop.time()
             for mutation in self._accumulator.take_expired(now):

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from replica.incoming import (
     message_of,
 )
 from replica.lag import StandbyLag
+from replica.listening import Listening
 from replica.receiving import Follow, Heard, Receiver, RefusalReason, Refused
 from replica.voter import Voter
 
@@ -83,6 +85,7 @@ class Follower:
         voter: Voter,
         shards: FollowedShards,
         connect: Callable[[bool], ReplicationAsyncStub],
+        listening: Listening | None = None,
         on_traced: Callable[[Sequence[pb.TracedRecord]], None] | None = None,
         settings: FollowerSettings | None = None,
         chance: random.Random | None = None,
@@ -100,6 +103,7 @@ class Follower:
             connect: A stub for the group's present primary, asked for each try anew. It is given whether the node
                 that the last try went to said that it does not lead: then another one should be tried, if there is
                 any. Raises Unavailable while no primary is known.
+            listening: Hears the heartbeats that a primary shares among its streams; None: each beats by itself.
             on_traced: Told the traced ones among records that were accepted.
             settings: What an operator chose.
             chance: Spreads the tries.
@@ -113,6 +117,7 @@ class Follower:
         self._voter = voter
         self._shards = shards
         self._connect = connect
+        self._listening = listening
         self._on_traced = on_traced
         self._settings = settings or FollowerSettings()
         self._backoff = Backoff(
@@ -300,9 +305,15 @@ class Follower:
         log.info("following", group=self._group, primary=follow.primary, epoch=follow.epoch)
         self._shards.commit(follow.committed_lsn)
         try:
-            return await self._stream.run()
+            with self._listen(follow.primary, self._stream):
+                return await self._stream.run()
         finally:
             self._stream = None
+
+    def _listen(self, primary: str, stream: IncomingStream) -> AbstractContextManager[None]:
+        if self._listening is None:
+            return nullcontext()
+        return self._listening.to(primary, self._group, stream.beat)
 
     def _heard(self, heard: Heard) -> None:
         self._backoff.reset()

@@ -23,6 +23,7 @@ from agent_core.position import Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc_errors import from_rpc_error
 from agent_core.stream import HEARTBEAT_SECONDS, MESSAGE_BYTES
+from agent_core.ticks import next_tick
 from replica.receiving import Append, Heard, Receiver, RefusalReason, Refused, Reset
 from replica.voter import Voter
 
@@ -148,6 +149,7 @@ class IncomingStream:
         self._quiet_ticks: int | None = 0
         self._durable_lsn = self._applied_lsn = -1
         self._heard_us = self._told_heard_us = 0
+        self._heard: Heard | None = None
 
     async def run(self) -> HeadwaterError:
         """Receive and acknowledge until the stream is over; returns why it is."""
@@ -166,6 +168,16 @@ class IncomingStream:
         """End the stream with `error` unless it ends already."""
         if not self._over.done():
             self._over.set_result(error)
+
+    def beat(self, epoch: int) -> bool:
+        """The primary of `epoch` said beside the stream that nothing has changed: whether this stream takes it."""
+        if epoch != self.epoch or epoch < self._voter.floor or self._over.done() or self._heard is None:
+            return False
+        if self._quiet_ticks is not None:
+            self._quiet_ticks = 0
+        self._voter.watch.heard(self._loop.time())
+        self._on_heard(self._heard)
+        return True
 
     def report_applied(self) -> None:
         """More was applied: say so with the next acknowledgement, or by itself a little later."""
@@ -207,7 +219,7 @@ class IncomingStream:
         stalled itself must first read what lies waiting for it.
         """
         while self._quiet_ticks is None or self._quiet_ticks < SILENT_TICKS:
-            await asyncio.sleep(self._settings.silence_seconds / SILENT_TICKS)
+            await next_tick(self._settings.silence_seconds / SILENT_TICKS)
             if self._quiet_ticks is not None:
                 self._quiet_ticks += 1
         raise Unavailable(f"nothing was heard for {self._settings.silence_seconds:g} s")
@@ -236,7 +248,7 @@ class IncomingStream:
             self._news.set()
         if accepted.heard is not None:
             self._voter.watch.heard(self._loop.time())
-            self._heard_us = accepted.heard.sent_at_us
+            self._heard, self._heard_us = accepted.heard, accepted.heard.sent_at_us
             if self._owes_echo:
                 self._news.set()
             self._on_heard(accepted.heard)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ops.cluster_files import ClusterPlan
+from tests.plans import small_plan
 
 STEADY = {"failure_timeout_seconds": 5.0, "lease_seconds": 2.0}
 """Longer than a node of a busy machine may be held up."""
 
 
-def steady_plan(**settings: dict[str, Any]) -> ClusterPlan:
-    """A cluster on free ports whose primary stays with node-1 while that lives."""
-    return ClusterPlan(base_port=0, settings={"election": STEADY, **settings})
+def steady_plan(**settings: Any) -> ClusterPlan:
+    """A small cluster whose primary stays with node-1 while that lives; `settings` by section."""
+    return small_plan(**{"election": STEADY, **settings})

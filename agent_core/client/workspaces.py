@@ -15,17 +15,31 @@ from agent_core.position import Position
 from agent_core.rpc import workspace_pb2 as pb
 from agent_core.rpc.workspace_pb2_grpc import WorkspaceReadingStub, WorkspaceWritingStub
 from agent_core.workspace.document import ChangeOutcome, DocumentChange, Property
+from agent_core.workspace.source import Claim
 from agent_core.workspace.stored import DocumentSummary, StoredDocument
-from agent_core.workspace.wire import change_to_wire, outcome_from_wire, stored_from_wire, summary_from_wire
+from agent_core.workspace.wire import (
+    change_to_wire,
+    claim_to_wire,
+    outcome_from_wire,
+    stored_from_wire,
+    summary_from_wire,
+)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
 
 class Changed(NamedTuple):
-    """Changes of documents that were acknowledged: what became of each, and where they stand in the history."""
+    """Changes of documents that were acknowledged.
+
+    Attributes:
+        outcomes: What became of each.
+        position: Where they stand in the history.
+        source_epoch: For the source's next claim; 0: the workspace has no source.
+    """
 
     outcomes: list[ChangeOutcome]
     position: Position
+    source_epoch: int = 0
 
 
 class Workspaces:
@@ -59,12 +73,16 @@ class Workspaces:
     ) -> None:
         await self._endpoints.close()
 
-    async def change(self, workspace: str, changes: Sequence[DocumentChange]) -> Changed:
+    async def change(
+        self, workspace: str, changes: Sequence[DocumentChange], claim: Claim | None = None
+    ) -> Changed:
         """Make changes, at most 256 and together at most 8 MiB, in one transaction; repeating it adds nothing.
 
-        Without changes it tells a position that lies past everything acknowledged before.
+        Without changes it tells a position that lies past everything acknowledged before. With a claim its source
+        keeps the workspace from then on; without one, changes are made only while no source does.
 
         Raises:
+            WorkspaceTaken: Another source keeps the workspace, or has taken it over.
             InvalidRequest: A field is wrong.
             OutcomeUnknown: It was sent and not acknowledged in time; repeating it is safe.
             Unavailable: No node took it in time.
@@ -73,7 +91,11 @@ class Workspaces:
             self._endpoints,
             WorkspaceWritingStub,
             "ChangeDocuments",
-            pb.ChangeDocumentsRequest(workspace=workspace, changes=map(change_to_wire, changes)),
+            pb.ChangeDocumentsRequest(
+                workspace=workspace,
+                changes=map(change_to_wire, changes),
+                claim=None if claim is None else claim_to_wire(claim),
+            ),
             pb.ChangeDocumentsResponse,
             timeout_seconds=self._timeout_seconds,
             unanswered=OutcomeUnknown,
@@ -81,6 +103,7 @@ class Workspaces:
         return Changed(
             [outcome_from_wire(number) for number in response.outcomes],
             position_from_wire(response.position.position),
+            response.source_epoch,
         )
 
     async def documents(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent_core.database.build import Connection
-from agent_core.database.workspace_schema import DOCUMENT_TABLES
+from agent_core.database.workspace_schema import DOCUMENT_TABLES, SOURCE_TABLE
 from agent_core.position import Position
 
 FOLD_AFTER = 256
@@ -119,6 +119,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(_SESSION_TABLES),
     Migration(workspace=DOCUMENT_TABLES),
     Migration(_LIST_INDEXES),
+    Migration(workspace=SOURCE_TABLE),
 )
 
 SCHEMA_VERSION = len(MIGRATIONS)

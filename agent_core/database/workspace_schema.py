@@ -1,4 +1,4 @@
-"""The tables of the workspace shard: documents, their properties, their links, and the full text.
+"""The tables of the workspace shard: documents, their properties, their links, the full text, and sources.
 
 Tables name workspace and path themselves instead of a row's number, so that SQL over one of them reads without a
 join. Nothing in them depends on the order in which documents came, but the number of a row and `updated_at`: an
@@ -60,3 +60,14 @@ DOCUMENT_TABLES = """
 """
 """`links.target_path` is the document that a link leads to, NULL while there is none; `wanted_path` and
 `wanted_name` say which one that would be. `documents_text` keeps words only and takes the text from `documents`."""
+
+SOURCE_TABLE = """
+    CREATE TABLE workspace_sources (
+        workspace  TEXT    PRIMARY KEY,
+        source     TEXT    NOT NULL,
+        label      TEXT    NOT NULL,
+        epoch      INTEGER NOT NULL,
+        heard_at   INTEGER NOT NULL
+    ) WITHOUT ROWID;
+"""
+"""Who keeps a workspace; see `agent_core.workspace.source`."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n agent_core/rpc/replication.proto\x12\x0cheadwater.v1\"&\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03lsn\x18\x02 \x01(\x04\".\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tfirst_lsn\x18\x02 \x01(\x04\"j\n\x0b\x46romStandby\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.headwater.v1.HelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.headwater.v1.ProgressH\x00\x42\t\n\x07message\"\x90\x02\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x19\n\x11shard_group_count\x18\x05 \x01(\r\x12\x16\n\x0epromised_epoch\x18\x06 \x01(\x04\x12$\n\x04last\x18\x07 \x01(\x0b\x32\x16.headwater.v1.Position\x12(\n\x06\x65pochs\x18\x08 \x03(\x0b\x32\x18.headwater.v1.EpochStart\x12\x15\n\rcommitted_lsn\x18\t \x01(\x04\x12$\n\x04\x62\x61se\x18\n \x01(\x0b\x32\x16.headwater.v1.Position\"F\n\x08Progress\x12\x13\n\x0b\x64urable_lsn\x18\x01 \x01(\x04\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\x04\x12\x10\n\x08heard_us\x18\x03 \x01(\x04\"\x96\x01\n\x0b\x46romPrimary\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.headwater.v1.WelcomeH\x00\x12(\n\x07records\x18\x02 \x01(\x0b\x32\x15.headwater.v1.RecordsH\x00\x12(\n\x04part\x18\x03 \x01(\x0b\x32\x18.headwater.v1.RecordPartH\x00\x42\t\n\x07message\"\xa7\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07primary\x18\x02 \x01(\t\x12&\n\x06shared\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x17\n\x0fresync_required\x18\x04 \x01(\x08\x12$\n\x04\x62\x61se\x18\x05 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x15\n\rcommitted_lsn\x18\x06 \x01(\x04\"\xbb\x01\n\x07Records\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tfirst_lsn\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x01(\x0c\x12\x15\n\rcommitted_lsn\x18\x04 \x01(\x04\x12\x10\n\x08last_lsn\x18\x05 \x01(\x04\x12\x14\n\x0c\x62ytes_behind\x18\x06 \x01(\x04\x12\x12\n\nsent_at_us\x18\x07 \x01(\x04\x12*\n\x06traces\x18\x08 \x03(\x0b\x32\x1a.headwater.v1.TracedRecord\"0\n\x0cTracedRecord\x12\x0b\n\x03lsn\x18\x01 \x01(\x04\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"[\n\nRecordPart\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03lsn\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\xa7\x01\n\rResyncRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.headwater.v1.ResyncStartH\x00\x12*\n\x06hashes\x18\x02 \x01(\x0b\x32\x18.headwater.v1.PageHashesH\x00\x12\x33\n\nhashes_end\x18\x03 \x01(\x0b\x32\x1d.headwater.v1.ResyncHashesEndH\x00\x42\t\n\x07message\"d\n\x0bResyncStart\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x12\n\npage_count\x18\x05 \x01(\r\"0\n\nPageHashes\x12\x12\n\nfirst_page\x18\x01 \x01(\r\x12\x0e\n\x06hashes\x18\x02 \x01(\x0c\"\x11\n\x0fResyncHashesEnd\"\xa1\x01\n\x0eResyncResponse\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1c.headwater.v1.ResyncSnapshotH\x00\x12*\n\x05pages\x18\x02 \x01(\x0b\x32\x19.headwater.v1.ResyncPagesH\x00\x12&\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x17.headwater.v1.ResyncEndH\x00\x42\t\n\x07message\"N\n\x0eResyncSnapshot\x12\x12\n\npage_count\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\"2\n\x0bResyncPages\x12\x14\n\x0cpage_numbers\x18\x01 \x01(\x0c\x12\r\n\x05pages\x18\x02 \x01(\x0c\"2\n\tResyncEnd\x12\x12\n\npages_sent\x18\x01 \x01(\r\x12\x11\n\tcommitted\x18\x02 \x01(\x08\"x\n\x0bSealRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x11\n\tcandidate\x18\x04 \x01(\t\x12$\n\x04last\x18\x05 \x01(\x0b\x32\x16.headwater.v1.Position\"\x90\x01\n\x0cSealResponse\x12\x0e\n\x06sealed\x18\x01 \x01(\x08\x12\x16\n\x0epromised_epoch\x18\x02 \x01(\x04\x12$\n\x04last\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\r\n\x05voter\x18\x04 \x01(\t\x12\x15\n\rlease_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04lost\x18\x06 \x01(\x08\"H\n\x0ePrepareRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\r\x12\x13\n\x0bsession_ids\x18\x03 \x03(\t\"#\n\x0fPrepareResponse\x12\x10\n\x08prepared\x18\x01 \x01(\r2\xa1\x02\n\x0bReplication\x12\x42\n\x06Stream\x12\x19.headwater.v1.FromStandby\x1a\x19.headwater.v1.FromPrimary(\x01\x30\x01\x12G\n\x06Resync\x12\x1b.headwater.v1.ResyncRequest\x1a\x1c.headwater.v1.ResyncResponse(\x01\x30\x01\x12=\n\x04Seal\x12\x19.headwater.v1.SealRequest\x1a\x1a.headwater.v1.SealResponse\x12\x46\n\x07Prepare\x12\x1c.headwater.v1.PrepareRequest\x1a\x1d.headwater.v1.PrepareResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n agent_core/rpc/replication.proto\x12\x0cheadwater.v1\"&\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03lsn\x18\x02 \x01(\x04\".\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tfirst_lsn\x18\x02 \x01(\x04\"j\n\x0b\x46romStandby\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.headwater.v1.HelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.headwater.v1.ProgressH\x00\x42\t\n\x07message\"\x90\x02\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x19\n\x11shard_group_count\x18\x05 \x01(\r\x12\x16\n\x0epromised_epoch\x18\x06 \x01(\x04\x12$\n\x04last\x18\x07 \x01(\x0b\x32\x16.headwater.v1.Position\x12(\n\x06\x65pochs\x18\x08 \x03(\x0b\x32\x18.headwater.v1.EpochStart\x12\x15\n\rcommitted_lsn\x18\t \x01(\x04\x12$\n\x04\x62\x61se\x18\n \x01(\x0b\x32\x16.headwater.v1.Position\"F\n\x08Progress\x12\x13\n\x0b\x64urable_lsn\x18\x01 \x01(\x04\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\x04\x12\x10\n\x08heard_us\x18\x03 \x01(\x04\"\x96\x01\n\x0b\x46romPrimary\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.headwater.v1.WelcomeH\x00\x12(\n\x07records\x18\x02 \x01(\x0b\x32\x15.headwater.v1.RecordsH\x00\x12(\n\x04part\x18\x03 \x01(\x0b\x32\x18.headwater.v1.RecordPartH\x00\x42\t\n\x07message\"\xa7\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07primary\x18\x02 \x01(\t\x12&\n\x06shared\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x17\n\x0fresync_required\x18\x04 \x01(\x08\x12$\n\x04\x62\x61se\x18\x05 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x15\n\rcommitted_lsn\x18\x06 \x01(\x04\"\xbb\x01\n\x07Records\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tfirst_lsn\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x01(\x0c\x12\x15\n\rcommitted_lsn\x18\x04 \x01(\x04\x12\x10\n\x08last_lsn\x18\x05 \x01(\x04\x12\x14\n\x0c\x62ytes_behind\x18\x06 \x01(\x04\x12\x12\n\nsent_at_us\x18\x07 \x01(\x04\x12*\n\x06traces\x18\x08 \x03(\x0b\x32\x1a.headwater.v1.TracedRecord\"0\n\x0cTracedRecord\x12\x0b\n\x03lsn\x18\x01 \x01(\x04\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"[\n\nRecordPart\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03lsn\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"e\n\x0c\x46romListener\x12&\n\x06listen\x18\x01 \x01(\x0b\x32\x14.headwater.v1.ListenH\x00\x12\"\n\x04\x65\x63ho\x18\x02 \x01(\x0b\x32\x12.headwater.v1.EchoH\x00\x42\t\n\x07message\"-\n\x06Listen\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"G\n\tHeartbeat\x12\x12\n\nsent_at_us\x18\x01 \x01(\x04\x12&\n\x06groups\x18\x02 \x03(\x0b\x32\x16.headwater.v1.LedGroup\"(\n\x08LedGroup\x12\r\n\x05group\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"@\n\x04\x45\x63ho\x12\x10\n\x08heard_us\x18\x01 \x01(\x04\x12&\n\x06groups\x18\x02 \x03(\x0b\x32\x16.headwater.v1.LedGroup\"\xa7\x01\n\rResyncRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.headwater.v1.ResyncStartH\x00\x12*\n\x06hashes\x18\x02 \x01(\x0b\x32\x18.headwater.v1.PageHashesH\x00\x12\x33\n\nhashes_end\x18\x03 \x01(\x0b\x32\x1d.headwater.v1.ResyncHashesEndH\x00\x42\t\n\x07message\"d\n\x0bResyncStart\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x12\n\npage_count\x18\x05 \x01(\r\"0\n\nPageHashes\x12\x12\n\nfirst_page\x18\x01 \x01(\r\x12\x0e\n\x06hashes\x18\x02 \x01(\x0c\"\x11\n\x0fResyncHashesEnd\"\xa1\x01\n\x0eResyncResponse\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1c.headwater.v1.ResyncSnapshotH\x00\x12*\n\x05pages\x18\x02 \x01(\x0b\x32\x19.headwater.v1.ResyncPagesH\x00\x12&\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x17.headwater.v1.ResyncEndH\x00\x42\t\n\x07message\"N\n\x0eResyncSnapshot\x12\x12\n\npage_count\x18\x01 \x01(\r\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.headwater.v1.Position\"2\n\x0bResyncPages\x12\x14\n\x0cpage_numbers\x18\x01 \x01(\x0c\x12\r\n\x05pages\x18\x02 \x01(\x0c\"2\n\tResyncEnd\x12\x12\n\npages_sent\x18\x01 \x01(\r\x12\x11\n\tcommitted\x18\x02 \x01(\x08\"x\n\x0bSealRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x11\n\tcandidate\x18\x04 \x01(\t\x12$\n\x04last\x18\x05 \x01(\x0b\x32\x16.headwater.v1.Position\"\x90\x01\n\x0cSealResponse\x12\x0e\n\x06sealed\x18\x01 \x01(\x08\x12\x16\n\x0epromised_epoch\x18\x02 \x01(\x04\x12$\n\x04last\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\r\n\x05voter\x18\x04 \x01(\t\x12\x15\n\rlease_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04lost\x18\x06 \x01(\x08\"H\n\x0ePrepareRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\r\x12\x13\n\x0bsession_ids\x18\x03 \x03(\t\"#\n\x0fPrepareResponse\x12\x10\n\x08prepared\x18\x01 \x01(\r2\xe8\x02\n\x0bReplication\x12\x42\n\x06Stream\x12\x19.headwater.v1.FromStandby\x1a\x19.headwater.v1.FromPrimary(\x01\x30\x01\x12\x45\n\nHeartbeats\x12\x1a.headwater.v1.FromListener\x1a\x17.headwater.v1.Heartbeat(\x01\x30\x01\x12G\n\x06Resync\x12\x1b.headwater.v1.ResyncRequest\x1a\x1c.headwater.v1.ResyncResponse(\x01\x30\x01\x12=\n\x04Seal\x12\x19.headwater.v1.SealRequest\x1a\x1a.headwater.v1.SealResponse\x12\x46\n\x07Prepare\x12\x1c.headwater.v1.PrepareRequest\x1a\x1d.headwater.v1.PrepareResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +51,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACEDRECORD']._serialized_end=1154
   _globals['_RECORDPART']._serialized_start=1156
   _globals['_RECORDPART']._serialized_end=1247
-  _globals['_RESYNCREQUEST']._serialized_start=1250
-  _globals['_RESYNCREQUEST']._serialized_end=1417
-  _globals['_RESYNCSTART']._serialized_start=1419
-  _globals['_RESYNCSTART']._serialized_end=1519
-  _globals['_PAGEHASHES']._serialized_start=1521
-  _globals['_PAGEHASHES']._serialized_end=1569
-  _globals['_RESYNCHASHESEND']._serialized_start=1571
-  _globals['_RESYNCHASHESEND']._serialized_end=1588
-  _globals['_RESYNCRESPONSE']._serialized_start=1591
-  _globals['_RESYNCRESPONSE']._serialized_end=1752
-  _globals['_RESYNCSNAPSHOT']._serialized_start=1754
-  _globals['_RESYNCSNAPSHOT']._serialized_end=1832
-  _globals['_RESYNCPAGES']._serialized_start=1834
-  _globals['_RESYNCPAGES']._serialized_end=1884
-  _globals['_RESYNCEND']._serialized_start=1886
-  _globals['_RESYNCEND']._serialized_end=1936
-  _globals['_SEALREQUEST']._serialized_start=1938
-  _globals['_SEALREQUEST']._serialized_end=2058
-  _globals['_SEALRESPONSE']._serialized_start=2061
-  _globals['_SEALRESPONSE']._serialized_end=2205
-  _globals['_PREPAREREQUEST']._serialized_start=2207
-  _globals['_PREPAREREQUEST']._serialized_end=2279
-  _globals['_PREPARERESPONSE']._serialized_start=2281
-  _globals['_PREPARERESPONSE']._serialized_end=2316
-  _globals['_REPLICATION']._serialized_start=2319
-  _globals['_REPLICATION']._serialized_end=2608
+  _globals['_FROMLISTENER']._serialized_start=1249
+  _globals['_FROMLISTENER']._serialized_end=1350
+  _globals['_LISTEN']._serialized_start=1352
+  _globals['_LISTEN']._serialized_end=1397
+  _globals['_HEARTBEAT']._serialized_start=1399
+  _globals['_HEARTBEAT']._serialized_end=1470
+  _globals['_LEDGROUP']._serialized_start=1472
+  _globals['_LEDGROUP']._serialized_end=1512
+  _globals['_ECHO']._serialized_start=1514
+  _globals['_ECHO']._serialized_end=1578
+  _globals['_RESYNCREQUEST']._serialized_start=1581
+  _globals['_RESYNCREQUEST']._serialized_end=1748
+  _globals['_RESYNCSTART']._serialized_start=1750
+  _globals['_RESYNCSTART']._serialized_end=1850
+  _globals['_PAGEHASHES']._serialized_start=1852
+  _globals['_PAGEHASHES']._serialized_end=1900
+  _globals['_RESYNCHASHESEND']._serialized_start=1902
+  _globals['_RESYNCHASHESEND']._serialized_end=1919
+  _globals['_RESYNCRESPONSE']._serialized_start=1922
+  _globals['_RESYNCRESPONSE']._serialized_end=2083
+  _globals['_RESYNCSNAPSHOT']._serialized_start=2085
+  _globals['_RESYNCSNAPSHOT']._serialized_end=2163
+  _globals['_RESYNCPAGES']._serialized_start=2165
+  _globals['_RESYNCPAGES']._serialized_end=2215
+  _globals['_RESYNCEND']._serialized_start=2217
+  _globals['_RESYNCEND']._serialized_end=2267
+  _globals['_SEALREQUEST']._serialized_start=2269
+  _globals['_SEALREQUEST']._serialized_end=2389
+  _globals['_SEALRESPONSE']._serialized_start=2392
+  _globals['_SEALRESPONSE']._serialized_end=2536
+  _globals['_PREPAREREQUEST']._serialized_start=2538
+  _globals['_PREPAREREQUEST']._serialized_end=2610
+  _globals['_PREPARERESPONSE']._serialized_start=2612
+  _globals['_PREPARERESPONSE']._serialized_end=2647
+  _globals['_REPLICATION']._serialized_start=2650
+  _globals['_REPLICATION']._serialized_end=3010
 # @@protoc_insertion_point(module_scope)

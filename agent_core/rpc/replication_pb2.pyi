@@ -150,7 +150,7 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Sent by the standby whenever either number grows, and for each heartbeat that it heard."""
+    """Sent by the standby whenever either number grows, and for each heartbeat that it heard on this stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -348,6 +348,130 @@ class RecordPart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordPart: _TypeAlias = RecordPart  # noqa: Y015
+
+@_typing.final
+class FromListener(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTEN_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def listen(self) -> Global___Listen: ...
+    @_builtins.property
+    def echo(self) -> Global___Echo: ...
+    def __init__(
+        self,
+        *,
+        listen: Global___Listen | None = ...,
+        echo: Global___Echo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["echo", b"echo", "listen", b"listen", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["echo", b"echo", "listen", b"listen", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["listen", "echo"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___FromListener: _TypeAlias = FromListener  # noqa: Y015
+
+@_typing.final
+class Listen(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    node_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Listen: _TypeAlias = Listen  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """The primary lives, and the streams of these groups to this standby have nothing else to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_AT_US_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    sent_at_us: _builtins.int
+    """As in `Records`."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedGroup]: ...
+    def __init__(
+        self,
+        *,
+        sent_at_us: _builtins.int = ...,
+        groups: _abc.Iterable[Global___LedGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "sent_at_us", b"sent_at_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class LedGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    group: _builtins.int
+    epoch: _builtins.int
+    def __init__(
+        self,
+        *,
+        group: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedGroup: _TypeAlias = LedGroup  # noqa: Y015
+
+@_typing.final
+class Echo(_message.Message):
+    """Answers each heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARD_US_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    heard_us: _builtins.int
+    """Its `sent_at_us`: the primary's leases rest on it."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedGroup]:
+        """Those of its groups whose stream stands here in that epoch."""
+
+    def __init__(
+        self,
+        *,
+        heard_us: _builtins.int = ...,
+        groups: _abc.Iterable[Global___LedGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "heard_us", b"heard_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Echo: _TypeAlias = Echo  # noqa: Y015
 
 @_typing.final
 class ResyncRequest(_message.Message):

@@ -39,6 +39,11 @@ class ReplicationStub:
                 request_serializer=agent__core_dot_rpc_dot_replication__pb2.FromStandby.SerializeToString,
                 response_deserializer=agent__core_dot_rpc_dot_replication__pb2.FromPrimary.FromString,
                 _registered_method=True)
+        self.Heartbeats = channel.stream_stream(
+                '/headwater.v1.Replication/Heartbeats',
+                request_serializer=agent__core_dot_rpc_dot_replication__pb2.FromListener.SerializeToString,
+                response_deserializer=agent__core_dot_rpc_dot_replication__pb2.Heartbeat.FromString,
+                _registered_method=True)
         self.Resync = channel.stream_stream(
                 '/headwater.v1.Replication/Resync',
                 request_serializer=agent__core_dot_rpc_dot_replication__pb2.ResyncRequest.SerializeToString,
@@ -61,6 +66,13 @@ class ReplicationServicer:
 
     def Stream(self, request_iterator, context):
         """One stream per (standby, group), opened by the standby. First message each way: Hello, Welcome.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeats(self, request_iterator, context):
+        """One stream per pair of nodes, opened by the standby: heartbeats of all its streams there that have nothing to tell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +106,11 @@ def add_ReplicationServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=agent__core_dot_rpc_dot_replication__pb2.FromStandby.FromString,
                     response_serializer=agent__core_dot_rpc_dot_replication__pb2.FromPrimary.SerializeToString,
+            ),
+            'Heartbeats': grpc.stream_stream_rpc_method_handler(
+                    servicer.Heartbeats,
+                    request_deserializer=agent__core_dot_rpc_dot_replication__pb2.FromListener.FromString,
+                    response_serializer=agent__core_dot_rpc_dot_replication__pb2.Heartbeat.SerializeToString,
             ),
             'Resync': grpc.stream_stream_rpc_method_handler(
                     servicer.Resync,
@@ -138,6 +155,33 @@ class Replication:
             '/headwater.v1.Replication/Stream',
             agent__core_dot_rpc_dot_replication__pb2.FromStandby.SerializeToString,
             agent__core_dot_rpc_dot_replication__pb2.FromPrimary.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeats(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/headwater.v1.Replication/Heartbeats',
+            agent__core_dot_rpc_dot_replication__pb2.FromListener.SerializeToString,
+            agent__core_dot_rpc_dot_replication__pb2.Heartbeat.FromString,
             options,
             channel_credentials,
             insecure,

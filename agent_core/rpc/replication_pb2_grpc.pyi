@@ -33,6 +33,8 @@ class ReplicationStub:
     def __new__(cls, channel: _aio.Channel) -> ReplicationAsyncStub: ...
     Stream: _grpc.StreamStreamMultiCallable[_replication_pb2.FromStandby, _replication_pb2.FromPrimary]
     """One stream per (standby, group), opened by the standby. First message each way: Hello, Welcome."""
+    Heartbeats: _grpc.StreamStreamMultiCallable[_replication_pb2.FromListener, _replication_pb2.Heartbeat]
+    """One stream per pair of nodes, opened by the standby: heartbeats of all its streams there that have nothing to tell."""
     Resync: _grpc.StreamStreamMultiCallable[_replication_pb2.ResyncRequest, _replication_pb2.ResyncResponse]
     """Makes one shard file equal to the source's by sending only the pages that differ."""
     Seal: _grpc.UnaryUnaryMultiCallable[_replication_pb2.SealRequest, _replication_pb2.SealResponse]
@@ -45,6 +47,8 @@ class ReplicationAsyncStub(ReplicationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Stream: _aio.StreamStreamMultiCallable[_replication_pb2.FromStandby, _replication_pb2.FromPrimary]  # type: ignore[assignment]
     """One stream per (standby, group), opened by the standby. First message each way: Hello, Welcome."""
+    Heartbeats: _aio.StreamStreamMultiCallable[_replication_pb2.FromListener, _replication_pb2.Heartbeat]  # type: ignore[assignment]
+    """One stream per pair of nodes, opened by the standby: heartbeats of all its streams there that have nothing to tell."""
     Resync: _aio.StreamStreamMultiCallable[_replication_pb2.ResyncRequest, _replication_pb2.ResyncResponse]  # type: ignore[assignment]
     """Makes one shard file equal to the source's by sending only the pages that differ."""
     Seal: _aio.UnaryUnaryMultiCallable[_replication_pb2.SealRequest, _replication_pb2.SealResponse]  # type: ignore[assignment]
@@ -60,6 +64,14 @@ class ReplicationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_replication_pb2.FromPrimary], _abc.AsyncIterator[_replication_pb2.FromPrimary]]:
         """One stream per (standby, group), opened by the standby. First message each way: Hello, Welcome."""
+
+    @_abc_1.abstractmethod
+    def Heartbeats(
+        self,
+        request_iterator: _MaybeAsyncIterator[_replication_pb2.FromListener],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_replication_pb2.Heartbeat], _abc.AsyncIterator[_replication_pb2.Heartbeat]]:
+        """One stream per pair of nodes, opened by the standby: heartbeats of all its streams there that have nothing to tell."""
 
     @_abc_1.abstractmethod
     def Resync(

@@ -26,17 +26,17 @@ from agent_core.rpc import replication_pb2 as agent__core_dot_rpc_dot_replicatio
 from agent_core.rpc import session_pb2 as agent__core_dot_rpc_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61gent_core/rpc/workspace.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\x1a\x1c\x61gent_core/rpc/session.proto\"/\n\x10\x44ocumentProperty\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x92\x01\n\x0c\x44ocumentLink\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.headwater.v1.LinkKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0bwanted_path\x18\x04 \x01(\t\x12\x13\n\x0bwanted_name\x18\x05 \x01(\t\x12\x13\n\x0btarget_path\x18\x06 \x01(\t\"\x9f\x01\n\x0f\x44ocumentSummary\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x15\n\rupdated_at_ms\x18\x07 \x01(\x03\x12\x0f\n\x07snippet\x18\x08 \x01(\t\"\xc2\x01\n\x08\x44ocument\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.headwater.v1.DocumentSummary\x12\x19\n\x11\x66ront_matter_json\x18\x02 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\x12\x32\n\nproperties\x18\x04 \x03(\x0b\x32\x1e.headwater.v1.DocumentProperty\x12)\n\x05links\x18\x05 \x03(\x0b\x32\x1a.headwater.v1.DocumentLink\"Z\n\x0e\x44ocumentChange\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08replaces\x18\x02 \x01(\t\x12(\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Document\"\x92\x01\n\x16\x43hangeDocumentsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.headwater.v1.DocumentChange\x12\x36\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0e\x32\x1d.headwater.v1.Acknowledgement\"w\n\x17\x43hangeDocumentsResponse\x12-\n\x08outcomes\x18\x01 \x03(\x0e\x32\x1b.headwater.v1.ChangeOutcome\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"\xb5\x02\n\x14ListDocumentsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x32\n\nproperties\x18\x03 \x03(\x0b\x32\x1e.headwater.v1.DocumentProperty\x12\x13\n\x0bpath_prefix\x18\x04 \x01(\t\x12\x10\n\x08links_to\x18\x05 \x01(\t\x12\x13\n\x0blinked_from\x18\x06 \x01(\t\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x11\n\tpage_size\x18\x08 \x01(\r\x12\x12\n\npage_token\x18\t \x01(\t\x12,\n\x0cmin_position\x18\n \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x0b \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x0c \x01(\r\"\x91\x01\n\x15ListDocumentsResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.headwater.v1.DocumentSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"\x8e\x01\n\x12GetDocumentRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12,\n\x0cmin_position\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x04 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x05 \x01(\r\"n\n\x13GetDocumentResponse\x12(\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x16.headwater.v1.Document\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition*}\n\x08LinkKind\x12\x19\n\x15LINK_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12LINK_KIND_DOCUMENT\x10\x01\x12\x12\n\x0eLINK_KIND_WIKI\x10\x02\x12\x12\n\x0eLINK_KIND_FILE\x10\x03\x12\x16\n\x12LINK_KIND_EXTERNAL\x10\x04*\x86\x01\n\rChangeOutcome\x12\x1e\n\x1a\x43HANGE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HANGE_OUTCOME_APPLIED\x10\x01\x12\x1c\n\x18\x43HANGE_OUTCOME_UNCHANGED\x10\x02\x12\x1b\n\x17\x43HANGE_OUTCOME_CONFLICT\x10\x03\x32r\n\x10WorkspaceWriting\x12^\n\x0f\x43hangeDocuments\x12$.headwater.v1.ChangeDocumentsRequest\x1a%.headwater.v1.ChangeDocumentsResponse2\xc0\x01\n\x10WorkspaceReading\x12X\n\rListDocuments\x12\".headwater.v1.ListDocumentsRequest\x1a#.headwater.v1.ListDocumentsResponse\x12R\n\x0bGetDocument\x12 .headwater.v1.GetDocumentRequest\x1a!.headwater.v1.GetDocumentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61gent_core/rpc/workspace.proto\x12\x0cheadwater.v1\x1a agent_core/rpc/replication.proto\x1a\x1c\x61gent_core/rpc/session.proto\"/\n\x10\x44ocumentProperty\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x92\x01\n\x0c\x44ocumentLink\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.headwater.v1.LinkKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0bwanted_path\x18\x04 \x01(\t\x12\x13\n\x0bwanted_name\x18\x05 \x01(\t\x12\x13\n\x0btarget_path\x18\x06 \x01(\t\"\x9f\x01\n\x0f\x44ocumentSummary\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x15\n\rupdated_at_ms\x18\x07 \x01(\x03\x12\x0f\n\x07snippet\x18\x08 \x01(\t\"\xc2\x01\n\x08\x44ocument\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.headwater.v1.DocumentSummary\x12\x19\n\x11\x66ront_matter_json\x18\x02 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\x12\x32\n\nproperties\x18\x04 \x03(\x0b\x32\x1e.headwater.v1.DocumentProperty\x12)\n\x05links\x18\x05 \x03(\x0b\x32\x1a.headwater.v1.DocumentLink\"Z\n\x0e\x44ocumentChange\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08replaces\x18\x02 \x01(\t\x12(\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Document\"N\n\x0bSourceClaim\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x11\n\ttake_over\x18\x04 \x01(\x08\"\xbc\x01\n\x16\x43hangeDocumentsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.headwater.v1.DocumentChange\x12\x36\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0e\x32\x1d.headwater.v1.Acknowledgement\x12(\n\x05\x63laim\x18\x04 \x01(\x0b\x32\x19.headwater.v1.SourceClaim\"\x8d\x01\n\x17\x43hangeDocumentsResponse\x12-\n\x08outcomes\x18\x01 \x03(\x0e\x32\x1b.headwater.v1.ChangeOutcome\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\x12\x14\n\x0csource_epoch\x18\x03 \x01(\x04\"\xb5\x02\n\x14ListDocumentsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x32\n\nproperties\x18\x03 \x03(\x0b\x32\x1e.headwater.v1.DocumentProperty\x12\x13\n\x0bpath_prefix\x18\x04 \x01(\t\x12\x10\n\x08links_to\x18\x05 \x01(\t\x12\x13\n\x0blinked_from\x18\x06 \x01(\t\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x11\n\tpage_size\x18\x08 \x01(\r\x12\x12\n\npage_token\x18\t \x01(\t\x12,\n\x0cmin_position\x18\n \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x0b \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x0c \x01(\r\"\x91\x01\n\x15ListDocumentsResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.headwater.v1.DocumentSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition\"\x8e\x01\n\x12GetDocumentRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12,\n\x0cmin_position\x18\x03 \x01(\x0b\x32\x16.headwater.v1.Position\x12\x0f\n\x07wait_ms\x18\x04 \x01(\r\x12\x18\n\x10max_staleness_ms\x18\x05 \x01(\r\"n\n\x13GetDocumentResponse\x12(\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x16.headwater.v1.Document\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.headwater.v1.GroupPosition*}\n\x08LinkKind\x12\x19\n\x15LINK_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12LINK_KIND_DOCUMENT\x10\x01\x12\x12\n\x0eLINK_KIND_WIKI\x10\x02\x12\x12\n\x0eLINK_KIND_FILE\x10\x03\x12\x16\n\x12LINK_KIND_EXTERNAL\x10\x04*\x86\x01\n\rChangeOutcome\x12\x1e\n\x1a\x43HANGE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HANGE_OUTCOME_APPLIED\x10\x01\x12\x1c\n\x18\x43HANGE_OUTCOME_UNCHANGED\x10\x02\x12\x1b\n\x17\x43HANGE_OUTCOME_CONFLICT\x10\x03\x32r\n\x10WorkspaceWriting\x12^\n\x0f\x43hangeDocuments\x12$.headwater.v1.ChangeDocumentsRequest\x1a%.headwater.v1.ChangeDocumentsResponse2\xc0\x01\n\x10WorkspaceReading\x12X\n\rListDocuments\x12\".headwater.v1.ListDocumentsRequest\x1a#.headwater.v1.ListDocumentsResponse\x12R\n\x0bGetDocument\x12 .headwater.v1.GetDocumentRequest\x1a!.headwater.v1.GetDocumentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent_core.rpc.workspace_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKKIND']._serialized_start=1748
-  _globals['_LINKKIND']._serialized_end=1873
-  _globals['_CHANGEOUTCOME']._serialized_start=1876
-  _globals['_CHANGEOUTCOME']._serialized_end=2010
+  _globals['_LINKKIND']._serialized_start=1893
+  _globals['_LINKKIND']._serialized_end=2018
+  _globals['_CHANGEOUTCOME']._serialized_start=2021
+  _globals['_CHANGEOUTCOME']._serialized_end=2155
   _globals['_DOCUMENTPROPERTY']._serialized_start=112
   _globals['_DOCUMENTPROPERTY']._serialized_end=159
   _globals['_DOCUMENTLINK']._serialized_start=162
@@ -47,20 +47,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENT']._serialized_end=667
   _globals['_DOCUMENTCHANGE']._serialized_start=669
   _globals['_DOCUMENTCHANGE']._serialized_end=759
-  _globals['_CHANGEDOCUMENTSREQUEST']._serialized_start=762
-  _globals['_CHANGEDOCUMENTSREQUEST']._serialized_end=908
-  _globals['_CHANGEDOCUMENTSRESPONSE']._serialized_start=910
-  _globals['_CHANGEDOCUMENTSRESPONSE']._serialized_end=1029
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1032
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1341
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1344
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1489
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=1492
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=1634
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1636
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1746
-  _globals['_WORKSPACEWRITING']._serialized_start=2012
-  _globals['_WORKSPACEWRITING']._serialized_end=2126
-  _globals['_WORKSPACEREADING']._serialized_start=2129
-  _globals['_WORKSPACEREADING']._serialized_end=2321
+  _globals['_SOURCECLAIM']._serialized_start=761
+  _globals['_SOURCECLAIM']._serialized_end=839
+  _globals['_CHANGEDOCUMENTSREQUEST']._serialized_start=842
+  _globals['_CHANGEDOCUMENTSREQUEST']._serialized_end=1030
+  _globals['_CHANGEDOCUMENTSRESPONSE']._serialized_start=1033
+  _globals['_CHANGEDOCUMENTSRESPONSE']._serialized_end=1174
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1177
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1486
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1489
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1634
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=1637
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=1779
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1781
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1891
+  _globals['_WORKSPACEWRITING']._serialized_start=2157
+  _globals['_WORKSPACEWRITING']._serialized_end=2271
+  _globals['_WORKSPACEREADING']._serialized_start=2274
+  _globals['_WORKSPACEREADING']._serialized_end=2466
 # @@protoc_insertion_point(module_scope)

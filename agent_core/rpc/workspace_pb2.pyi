@@ -239,17 +239,58 @@ class DocumentChange(_message.Message):
 Global___DocumentChange: _TypeAlias = DocumentChange  # noqa: Y015
 
 @_typing.final
+class SourceClaim(_message.Message):
+    """A workspace is kept by one source at a time, such as a folder that is followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """32 hexadecimal digits"""
+    label: _builtins.str
+    """for eyes: where the source is"""
+    epoch: _builtins.int
+    """What an earlier answer told; 0: not known yet. Whoever takes a workspace over raises it, so that what the former
+    source still sends is refused.
+    """
+    take_over: _builtins.bool
+    """with epoch 0: also from another source"""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        label: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        take_over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "label", b"label", "source", b"source", "take_over", b"take_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceClaim: _TypeAlias = SourceClaim  # noqa: Y015
+
+@_typing.final
 class ChangeDocumentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKSPACE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
     workspace: _builtins.str
     acknowledgement: _session_pb2.Acknowledgement.ValueType
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentChange]:
         """At most 256, together at most 8 MiB; none: the answer's position lies past everything acknowledged before."""
+
+    @_builtins.property
+    def claim(self) -> Global___SourceClaim:
+        """Unset: changes of no source, which are refused once the workspace has one."""
 
     def __init__(
         self,
@@ -257,10 +298,11 @@ class ChangeDocumentsRequest(_message.Message):
         workspace: _builtins.str = ...,
         changes: _abc.Iterable[Global___DocumentChange] | None = ...,
         acknowledgement: _session_pb2.Acknowledgement.ValueType = ...,
+        claim: Global___SourceClaim | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "changes", b"changes", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "changes", b"changes", "claim", b"claim", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +314,9 @@ class ChangeDocumentsResponse(_message.Message):
 
     OUTCOMES_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    SOURCE_EPOCH_FIELD_NUMBER: _builtins.int
+    source_epoch: _builtins.int
+    """to be named by the source's next claim; 0: the workspace has no source"""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedScalarFieldContainer[Global___ChangeOutcome.ValueType]:
         """in the order of the changes"""
@@ -283,10 +328,11 @@ class ChangeDocumentsResponse(_message.Message):
         *,
         outcomes: _abc.Iterable[Global___ChangeOutcome.ValueType] | None = ...,
         position: _session_pb2.GroupPosition | None = ...,
+        source_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "position", b"position", "source_epoch", b"source_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

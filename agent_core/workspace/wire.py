@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_core.errors import InvalidRequest
 from agent_core.rpc import workspace_pb2 as pb
 from agent_core.workspace.document import ChangeOutcome, Document, DocumentChange, Link, LinkKind, Property
+from agent_core.workspace.source import Claim
 from agent_core.workspace.stored import DocumentSummary, StoredDocument, StoredLink
 
 _LINK_KINDS: dict[LinkKind, pb.LinkKind.ValueType] = {
@@ -36,6 +37,16 @@ def change_from_wire(change: pb.DocumentChange) -> DocumentChange:
     """
     document = _document_from_wire(change.path, change.document) if change.HasField("document") else None
     return DocumentChange(change.path, change.replaces, document)
+
+
+def claim_to_wire(claim: Claim) -> pb.SourceClaim:
+    """A source's claim as it is sent."""
+    return pb.SourceClaim(**claim._asdict())
+
+
+def claim_from_wire(claim: pb.SourceClaim) -> Claim:
+    """A source's claim as it came; its texts are not checked."""
+    return Claim(claim.source, claim.label, claim.epoch, claim.take_over)
 
 
 def outcome_from_wire(number: pb.ChangeOutcome.ValueType) -> ChangeOutcome:

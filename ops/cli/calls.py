@@ -21,6 +21,7 @@ from agent_core.errors import (
     QueryRefused,
     SessionNotFound,
     Unavailable,
+    WorkspaceTaken,
 )
 from agent_core.rpc_errors import from_rpc_error
 from ops.cli.plain_text import plain
@@ -28,6 +29,7 @@ from ops.cli.plain_text import plain
 EXIT_FAILED = 1
 EXIT_UNREACHABLE = 3
 EXIT_UNKNOWN = 4
+EXIT_TAKEN = 5
 DEFAULT_NODES = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
 """Those of a cluster that `headwater up` started."""
 MESSAGE_BYTES = 64 << 20
@@ -41,6 +43,7 @@ REMEDIES: dict[type[HeadwaterError], str] = {
     QueryRefused: "`SELECT name, sql FROM sqlite_schema` lists tables, views and their columns",
     SessionNotFound: "`headwater sessions` lists those that exist",
     Unavailable: "see whether the node runs, with `headwater status`, or name others",
+    WorkspaceTaken: "one folder at a time is its source; --take-over makes it this one",
 }
 """What to do about an error, where that is the same each time."""
 
@@ -59,7 +62,7 @@ def node_option(command: Command) -> Command:
         metavar="HOST:PORT,…",
         callback=_checked_any_of,
         help="gRPC addresses of nodes, with commas between or given repeatedly: the first that serves is used, the "
-        "next one when it dies, or one that it had told of. Also from the environment variable HEADWATER_NODE.",
+        "next one when it dies. Also from the environment variable HEADWATER_NODE.",
     )(command)
 
 
@@ -142,4 +145,6 @@ def _tell(error: HeadwaterError) -> int:
     click.echo(f"headwater: {told}; {remedy}" if remedy else f"headwater: {told}", err=True)
     if isinstance(error, OutcomeUnknown):
         return EXIT_UNKNOWN
+    if isinstance(error, WorkspaceTaken):
+        return EXIT_TAKEN
     return EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_FAILED

@@ -16,11 +16,13 @@ from rich.text import Text
 
 from agent_core.client import Client, Entry, Reader, Session
 from agent_core.quorum import Acknowledgement
+from agent_core.tracing import Tracer
 from ops.cli.calls import console, node_option, run
 from ops.cli.moments import MOMENT
 from ops.cli.plain_text import plain
 from ops.cli.rendering import body, heading, json_line, moment
 from ops.cli.tables import fitting
+from ops.cli.tracing import trace_option, traced
 
 READ_SECONDS = 3.0
 """How long a node may take to answer a reading command; nothing is lost by asking again."""
@@ -47,6 +49,7 @@ TITLE_COLUMNS = 60
 @click.option(
     "--ack", type=click.Choice([mode.value for mode in Acknowledgement]), help="Overrides the cluster's mode."
 )
+@trace_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def append(
     session: str,
@@ -57,6 +60,7 @@ def append(
     create: bool,
     key: str | None,
     ack: str | None,
+    trace_endpoint: str,
     as_json: bool,
 ) -> None:
     """Append TEXT (or standard input, for "-") to SESSION and wait until it is safe.
@@ -69,7 +73,8 @@ def append(
       headwater append my-session "And the slow one" --node 10.0.0.1:7101,10.0.0.2:7101,10.0.0.3:7101
     """  # noqa: D301 - click wants the character itself
     payload = payload_of(kind, role, _standard_input() if text == "-" else text)
-    run(_append(session, payload, nodes, kind, create, key, ack, as_json=as_json))
+    with traced(trace_endpoint) as tracer:
+        run(_append(session, payload, nodes, kind, create, key, ack, tracer, as_json=as_json))
 
 
 async def _append(
@@ -80,10 +85,11 @@ async def _append(
     create: bool,
     key: str | None,
     ack: str | None,
+    tracer: Tracer | None,
     *,
     as_json: bool,
 ) -> int:
-    async with Client(nodes) as client:
+    async with Client(nodes, tracer=tracer) as client:
         if create:
             await client.create_session(session_id=session)
         mode = Acknowledgement(ack) if ack else None

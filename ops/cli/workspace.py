@@ -27,12 +27,15 @@ from ops.cli.calls import EXIT_FAILED, console, node_option, run
 from ops.cli.plain_text import plain
 from ops.cli.rendering import moment
 from ops.cli.tables import fitting
+from ops.workspace.claimed_index import ClaimedIndex
 from ops.workspace.folder import Folder
-from ops.workspace.sync import SyncSummary, WorkspaceSync
+from ops.workspace.source import NoIdentity, claim_of
+from ops.workspace.sync import DocumentIndex, SyncSummary, WorkspaceSync
 from ops.workspace.watching import passes
 
 WRITE_SECONDS = 30.0
 READ_SECONDS = 3.0
+MAX_SOURCE_CHARACTERS = 128
 COLUMNS = ("path", "kind", "title", "bytes", "indexed")
 
 
@@ -41,6 +44,12 @@ def _checked_workspace(_context: click.Context, _parameter: click.Parameter, nam
         return check_workspace(name)
     except InvalidRequest as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _checked_source(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not (1 <= len(name) <= MAX_SOURCE_CHARACTERS and name.isprintable()):
+        raise click.BadParameter(f"must be 1 to {MAX_SOURCE_CHARACTERS} printable characters")
+    return name
 
 
 def _properties(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> list[Property]:
@@ -78,13 +87,34 @@ def workspace() -> None:
 @workspace_option
 @node_option
 @click.option("--once", is_flag=True, help="End after the first pass instead of watching the folder.")
+@click.option("--take-over", is_flag=True, help="Also if another folder is the workspace's source so far.")
+@click.option(
+    "--source",
+    "source",
+    metavar="NAME",
+    envvar="HEADWATER_WORKSPACE_SOURCE",
+    callback=_checked_source,
+    help="What this source is known by, instead of this folder's path on this machine: for folders that move, and "
+    "containers. Also from the environment variable HEADWATER_WORKSPACE_SOURCE.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each pass as a line of JSON.")
-def sync(directory: Path, workspace: str, nodes: Sequence[str], once: bool, as_json: bool) -> None:
+def sync(
+    directory: Path,
+    workspace: str,
+    nodes: Sequence[str],
+    once: bool,
+    take_over: bool,
+    source: str | None,
+    as_json: bool,
+) -> None:
     """Make the workspace's index equal to the Markdown files below DIRECTORY, then follow its changes until Ctrl-C.
 
     Files called *.md and *.markdown are documents; names that begin with a dot are passed over. YAML front matter
     gives kind, title and properties. Files that went are taken out of the index, renamed ones move. A second sync
     changes nothing.
+
+    A workspace has one source: another folder, or this path on another machine, is refused with exit code 5 until
+    it is told to --take-over. The sync that followed the former source then ends, with the same exit code.
 
     What cannot be indexed, or only in part, is reported with file and line, the rest goes on, and with --once the
     exit code is 1.
@@ -93,24 +123,38 @@ def sync(directory: Path, workspace: str, nodes: Sequence[str], once: bool, as_j
     Example:
       headwater workspace sync ./notes --workspace notes --once
     """  # noqa: D301 - click wants the character itself
-    run(_sync(directory, workspace, nodes, once=once, as_json=as_json))
+    run(_sync(directory, workspace, nodes, source, take_over=take_over, once=once, as_json=as_json))
 
 
-async def _sync(directory: Path, workspace: str, nodes: Sequence[str], *, once: bool, as_json: bool) -> int:
+async def _sync(
+    directory: Path,
+    workspace: str,
+    nodes: Sequence[str],
+    source: str | None,
+    *,
+    take_over: bool,
+    once: bool,
+    as_json: bool,
+) -> int:
     try:
         folder = Folder(directory)
-        async with Workspaces(nodes, timeout_seconds=WRITE_SECONDS) as index:
+        claim = claim_of(folder.root, source, take_over=take_over)
+        async with Workspaces(nodes, timeout_seconds=WRITE_SECONDS) as workspaces:
+            index = ClaimedIndex(workspaces, claim)
             if once:
                 summary = await _one_pass(index, workspace, folder)
                 _tell_pass(summary, (), as_json=as_json, always=True)
                 return EXIT_FAILED if summary.problems else 0
             return await _follow(index, workspace, folder, as_json=as_json)
+    except NoIdentity as error:
+        click.echo(f"headwater: {plain(str(error))}; or name this source with --source", err=True)
+        return EXIT_FAILED
     except OSError as error:
         click.echo(f"headwater: the folder cannot be read: {plain(str(error))}", err=True)
         return EXIT_FAILED
 
 
-async def _one_pass(index: Workspaces, workspace: str, folder: Folder) -> SyncSummary:
+async def _one_pass(index: DocumentIndex, workspace: str, folder: Folder) -> SyncSummary:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     screen = Console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
@@ -123,7 +167,7 @@ async def _one_pass(index: Workspaces, workspace: str, folder: Folder) -> SyncSu
         ).run()
 
 
-async def _follow(index: Workspaces, workspace: str, folder: Folder, *, as_json: bool) -> int:
+async def _follow(index: DocumentIndex, workspace: str, folder: Folder, *, as_json: bool) -> int:
     told: Sequence[str] = ()
     first = True
     async with aclosing(passes(WorkspaceSync(index, workspace, folder), folder)) as outcomes:

@@ -14,6 +14,7 @@ from agent_core.control import cluster_map as maps
 from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.rpc import control_pb2 as pb
 from agent_core.rpc_errors import from_rpc_error
+from agent_core.ticks import next_tick, seconds_to_tick
 from ops.control.messages import reports_to_message
 from ops.control.view import MapView
 from primary.electing.exchange import GroupReport
@@ -67,6 +68,7 @@ class Attending:
         self._reports = reports
         self._on_nomination = on_nomination
         self._on_hand_over = on_hand_over
+        self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.leader = ""
 
@@ -115,7 +117,7 @@ class Attending:
         """
         found: str | None = leader
         while found is None or found == leader:
-            await asyncio.sleep(LEADER_CHECK_SECONDS)
+            await next_tick(LEADER_CHECK_SECONDS)
             found = await self._find_leader()
         raise Unavailable(f"{leader} no longer leads the Raft members, {found} does")
 
@@ -142,7 +144,7 @@ class Attending:
             self._news.clear()
             await call.write(reports_to_message(self._reports()))
             try:
-                async with asyncio.timeout(REPORT_SECONDS):
+                async with asyncio.timeout(seconds_to_tick(self._loop.time(), REPORT_SECONDS)):
                     await self._news.wait()
             except TimeoutError:
                 continue

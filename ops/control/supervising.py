@@ -15,6 +15,7 @@ from agent_core.control.cluster_map import ClusterMap
 from agent_core.control.commands import Command, Form, SetDraining
 from agent_core.errors import HeadwaterError, InvalidRequest, NotPrimary, Unavailable, WrongCluster
 from agent_core.rpc import control_pb2 as pb
+from agent_core.ticks import next_tick
 from ops.control.messages import reports_from_message
 from ops.control.ports import refuses
 from ops.control.raft import ReplicatedMap
@@ -82,6 +83,8 @@ class Supervising:
         self._attendees: dict[str, _Attendee] = {}
         self._proposals: set[asyncio.Task[None]] = set()
         self._map_changed = asyncio.Event()
+        self._supervises = asyncio.Event()
+        self._restless = asyncio.Event()
         self.supervisor: Supervisor | None = None
         self.nominations = 0
         self.trouble: str | None = None
@@ -93,8 +96,18 @@ class Supervising:
         self._learn()
         self._leader_changed()
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            await self._supervises.wait()
+            await self._rest()
+            await next_tick(POLL_SECONDS)
             self._act()
+
+    async def _rest(self) -> None:
+        """Wait while nothing can have to be done, unless something is told."""
+        self._restless.clear()
+        if self.supervisor is not None and (until := self.supervisor.calm_until()) > self._loop.time():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._restless.wait()
 
     async def attend(
         self, attendance: pb.Attendance, requests: AsyncIterator[pb.FromNode]
@@ -217,6 +230,8 @@ class Supervising:
     def _leader_changed(self) -> None:
         if not self._replicated.is_leader:
             self.supervisor = None
+            self._supervises.clear()
+            self._restless.set()
             for attendee in self._attendees.values():
                 attendee.end()
             return
@@ -226,6 +241,7 @@ class Supervising:
                 failure_timeout_seconds=self._failure_timeout_seconds, first_number=time.time_ns() // 1000
             )
             self.supervisor.learn(self._replicated.map, now)
+            self._supervises.set()
             log.info("supervises the cluster", version=self._replicated.map.version)
             self._propose(self._form)
 
@@ -244,6 +260,8 @@ class Supervising:
             return
         for action in self.supervisor.tick(self._loop.time()):
             self._carry_out(action)
+        if not self.supervisor.calm():
+            self._restless.set()
 
     def _carry_out(self, action: Action) -> None:
         match action:

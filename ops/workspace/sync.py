@@ -22,6 +22,9 @@ BATCH_BYTES = 256 << 10
 MAX_ROUNDS = 5
 """How often one pass looks again at a folder or an index that changes under it."""
 LIST_PAGE_SIZE = 1000
+HEARD_SECONDS = 30.0
+"""A pass that finds nothing to do says so to the index, unless it was heard so lately: other sources are told when
+this one was last heard, and it hears itself that the workspace was taken over."""
 
 OnProgress = Callable[[int, int], None]
 """Told how many of how many differences are settled."""
@@ -83,6 +86,7 @@ class WorkspaceSync:
         self._on_progress = on_progress
         self._indexed: dict[str, _Indexed] = {}
         self._is_known = False
+        self._heard_at = 0.0
 
     def forget(self) -> None:
         """Read the index again at the next pass: a call to it failed."""
@@ -92,6 +96,7 @@ class WorkspaceSync:
         """Make the index equal to what the folder holds now.
 
         Raises:
+            WorkspaceTaken: The workspace is not this folder's, or not any more.
             HeadwaterError: The index could not be read or changed; running it again is safe.
             OSError: The folder cannot be read.
         """
@@ -106,6 +111,8 @@ class WorkspaceSync:
             unsettled = await self._settle(difference(hashes, state.hashes, state.is_unknown), summary)
             if not unsettled:
                 break
+        if asyncio.get_running_loop().time() - self._heard_at >= HEARD_SECONDS:
+            await self._change_index(())
         summary.documents = len(self._indexed)
         problems = {path: one.problem for path, one in self._indexed.items() if one.problem}
         problems.update(unsettled)
@@ -115,10 +122,15 @@ class WorkspaceSync:
 
     async def _read_index(self) -> None:
         # A node that lags may not show documents that are there; they would stay for ever.
-        now = await self._index.change(self._workspace, ())
+        now = await self._change_index(())
         found = self._index.documents(self._workspace, page_size=LIST_PAGE_SIZE, min_position=now.position)
         self._indexed = {one.path: _Indexed(one.content_hash, one.problem) async for one in found}
         self._is_known = True
+
+    async def _change_index(self, changes: Sequence[DocumentChange]) -> Changed:
+        changed = await self._index.change(self._workspace, changes)
+        self._heard_at = asyncio.get_running_loop().time()
+        return changed
 
     async def _settle(self, differences: list[Difference], summary: SyncSummary) -> dict[str, str]:
         """Change the index; what could not be settled, with the reason."""
@@ -155,7 +167,7 @@ class WorkspaceSync:
     async def _send(self, changes: list[DocumentChange], summary: SyncSummary) -> dict[str, str]:
         """Make changes, and take note of what became of them; those that met something else, with the reason."""
         conflicts: dict[str, str] = {}
-        changed = await self._index.change(self._workspace, changes)
+        changed = await self._change_index(changes)
         for change, outcome in zip(changes, changed.outcomes, strict=True):
             if outcome is ChangeOutcome.CONFLICT:
                 conflicts[change.path] = "the index holds what another writer put there meanwhile"

@@ -73,6 +73,8 @@ class _Group:
     """Since when its primary is draining; None while it is not."""
     not_before: float = 0.0
     recording: float = float("-inf")
+    calm: bool = False
+    """It was led well at the last tick, and nothing was under way."""
 
 
 class Supervisor:
@@ -93,6 +95,7 @@ class Supervisor:
         self._timeout = failure_timeout_seconds
         self._next_number = first_number
         self._map = EMPTY
+        self._voters: tuple[str, ...] = ()
         self._attending: dict[str, _Attendance] = {}
         self._refused: set[str] = set()
         self._probed_at: dict[str, float] = {}
@@ -103,6 +106,7 @@ class Supervisor:
     def learn(self, cluster_map: ClusterMap, now: float) -> None:
         """The Raft members agreed on this map. `now` is in seconds, on the clock of every other call."""
         before, self._map = self._map, cluster_map
+        self._voters = cluster_map.voters()
         for number, placement in enumerate(cluster_map.placements):
             group = self._groups.setdefault(number, _Group(healthy_at=now))
             if number >= len(before.placements) or before.placements[number] != placement:
@@ -152,8 +156,8 @@ class Supervisor:
         """
         if not 0 <= group < len(self._map.placements):
             return Refusal(f"group is {group}; this cluster has the groups 0 to {len(self._map.placements) - 1}")
-        if to not in self._map.voters():
-            return Refusal(f"node is {to!r}; allowed are the voters {', '.join(self._map.voters())}")
+        if to not in self._voters:
+            return Refusal(f"node is {to!r}; allowed are the voters {', '.join(self._voters)}")
         if self._map.member(to).draining:
             return Refusal(f"{to} is draining; undrain it first")
         if not self._is_fresh(to, now):
@@ -171,14 +175,32 @@ class Supervisor:
         return self._groups[group].heir
 
     def tick(self, now: float) -> list[Action]:
-        """What to do now. Call it after each of the other methods, and at least every `POLL_SECONDS`."""
+        """What to do now. Call it after each other method, and from `calm_until` on every `POLL_SECONDS`."""
         actions: list[Action] = []
         for number in range(len(self._map.placements)):
             actions += self._supervise(number, self._groups[number], now)
         return actions
 
+    def calm(self) -> bool:
+        """Whether every group was led well at the last tick, and nothing is under way."""
+        return bool(self._groups) and all(group.calm for group in self._groups.values())
+
+    def calm_until(self) -> float:
+        """Before this moment no silence lasts long enough to need a tick; minus infinity while it is not calm."""
+        if not self.calm():
+            return float("-inf")
+        return min(
+            (
+                attendance.heard_at + self._timeout - max(report.silent_seconds for report in reports)
+                for attendance in self._attending.values()
+                if (reports := attendance.reports.values())
+            ),
+            default=float("-inf"),
+        )
+
     def _supervise(self, number: int, group: _Group, now: float) -> list[Action]:
         placement = self._map.placements[number]
+        group.calm = False
         leader = self._highest_claim(number)
         if leader is not None and leader[0] > placement.epoch:
             if now - group.recording < self._timeout:
@@ -192,7 +214,10 @@ class Supervisor:
         if self._is_healthy(number, primary, placement.epoch, now):
             group.healthy_at, group.polled_at, group.nominated = now, None, None
             group.failed_at.clear()
-            return self._hand_over(number, group, primary, now) or self._probe_if_gone(primary, now)
+            actions = self._hand_over(number, group, primary, now) or self._probe_if_gone(primary, now)
+            moves = group.handing_over is not None or group.heir or self._map.member(primary).draining
+            group.calm = primary in self._attending and not moves
+            return actions
         if self._is_suspect(number, primary, group, now):
             return self._elect(number, group, primary, now)
         return self._probe_if_gone(primary, now)
@@ -221,7 +246,7 @@ class Supervisor:
         if primary in self._refused:
             return False
         hearing = 0
-        for voter in self._map.voters():
+        for voter in self._voters:
             report = self._report_of(voter, number, now)
             if report is None:
                 continue
@@ -232,7 +257,7 @@ class Supervisor:
                 age = report.silent_seconds + now - self._attending[voter].heard_at
                 hearing += report.hears == primary and age < self._timeout
         itself = hearing > 0 or self._report_of(primary, number, now) is not None
-        return hearing + itself >= majority(len(self._map.voters()))
+        return hearing + itself >= majority(len(self._voters))
 
     def _is_suspect(self, number: int, primary: str, group: _Group, now: float) -> bool:
         report = self._report_of(primary, number, now)
@@ -241,13 +266,13 @@ class Supervisor:
         return (
             primary in self._refused
             or now - group.healthy_at >= self._timeout
-            or self._unheard_by(number, primary, now) >= majority(len(self._map.voters()))
+            or self._unheard_by(number, primary, now) >= majority(len(self._voters))
         )
 
     def _unheard_by(self, number: int, primary: str, now: float) -> int:
         """How many voters followed the primary and have not heard it for the timeout, whoever supervised then."""
         count = 0
-        for voter in self._map.voters():
+        for voter in self._voters:
             report = self._report_of(voter, number, now)
             if report is not None and report.hears == primary:
                 count += report.silent_seconds + now - self._attending[voter].heard_at >= self._timeout
@@ -270,7 +295,7 @@ class Supervisor:
         if now < group.not_before or not self._enough_attend(number, primary, now):
             group.polled_at = None
             return []
-        reachable = [voter for voter in self._map.voters() if self._is_fresh(voter, now)]
+        reachable = [voter for voter in self._voters if self._is_fresh(voter, now)]
         if group.polled_at is None:
             group.polled_at = now
             return [AskForReport(voter) for voter in reachable]
@@ -286,7 +311,7 @@ class Supervisor:
 
     def _enough_attend(self, number: int, primary: str | None, now: float) -> bool:
         """Whether a nomination can win, and waiting for more voters would not make it better."""
-        voters = self._map.voters()
+        voters = self._voters
         attending = [
             self._attending[voter]
             for voter in voters
@@ -322,7 +347,7 @@ class Supervisor:
 
     def _burden(self) -> Mapping[str, int]:
         """How many groups each voter leads, or is about to."""
-        burden = dict.fromkeys(self._map.voters(), 0)
+        burden = dict.fromkeys(self._voters, 0)
         for number, placement in enumerate(self._map.placements):
             nominated = self._groups[number].nominated
             node = nominated.node if nominated is not None else placement.primary
@@ -371,7 +396,7 @@ class Supervisor:
                 burden = {**burden, other.heir: burden[other.heir] + 1}
         able = {
             voter: report
-            for voter in self._map.voters()
+            for voter in self._voters
             if voter != primary
             and not self._map.member(voter).draining
             and (report := self._report_of(voter, number, now)) is not None

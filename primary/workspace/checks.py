@@ -12,7 +12,8 @@ from agent_core.rpc.workspace_pb2 import ChangeDocumentsRequest
 from agent_core.workspace import document as limits
 from agent_core.workspace.document import Document, DocumentChange
 from agent_core.workspace.names import MAX_PATH_BYTES, check_path, check_workspace
-from agent_core.workspace.wire import change_from_wire
+from agent_core.workspace.source import MAX_LABEL_CHARACTERS, Claim
+from agent_core.workspace.wire import change_from_wire, claim_from_wire
 
 MAX_CHANGES = 256
 MAX_CHANGES_BYTES = 8 << 20
@@ -35,6 +36,22 @@ def checked_changes(request: ChangeDocumentsRequest) -> list[DocumentChange]:
     if size > MAX_CHANGES_BYTES:
         raise InvalidRequest(f"a request of changes has {size} bytes; at most {MAX_CHANGES_BYTES} are allowed")
     return [_checked(change_from_wire(change)) for change in request.changes]
+
+
+def checked_claim(request: ChangeDocumentsRequest) -> Claim | None:
+    """The claim that a request's changes come with, checked.
+
+    Raises:
+        InvalidRequest: Naming the field and its limit.
+    """
+    if not request.HasField("claim"):
+        return None
+    claim = claim_from_wire(request.claim)
+    if not _HASH.fullmatch(claim.source):
+        raise InvalidRequest(f"a claim's source must be 32 hexadecimal digits; got {claim.source[:40]!r}")
+    for problem in _text_problems("a claim's label", claim.label, MAX_LABEL_CHARACTERS):
+        raise InvalidRequest(problem)
+    return claim
 
 
 def _checked(change: DocumentChange) -> DocumentChange:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from grpc.aio import ServicerContext
 
-from agent_core.errors import HeadwaterError
+from agent_core.errors import HeadwaterError, WorkspaceTaken
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
@@ -17,7 +18,7 @@ from agent_core.workspace.wire import CHANGE_OUTCOMES
 from primary.append_answers import group_position
 from primary.checks import acknowledgement
 from primary.registry import SessionRegistry
-from primary.workspace.checks import checked_changes
+from primary.workspace.checks import checked_changes, checked_claim
 from primary.workspace.document_changes import DocumentChanges
 
 
@@ -50,6 +51,7 @@ class WorkspaceService(WorkspaceWritingServicer):
 
     async def _change(self, request: ChangeDocumentsRequest) -> ChangeDocumentsResponse:
         changes = checked_changes(request)
+        claim = checked_claim(request)
         mode = acknowledgement(request.acknowledgement) or self._default
         writer = self._registry.group_writer(self._group)
         if writer.full:
@@ -63,13 +65,25 @@ class WorkspaceService(WorkspaceWritingServicer):
             group=self._group,
             workspace=request.workspace,
             changes=changes,
+            claim=claim,
         )
         writer.submit(mutation)
         position = await waiting.outcome
+        if not mutation.is_admitted:
+            raise _taken(mutation)
         return ChangeDocumentsResponse(
             outcomes=[CHANGE_OUTCOMES[outcome] for outcome in mutation.outcomes],
             position=group_position(self._group, position),
+            source_epoch=0 if mutation.keeper is None else mutation.keeper.epoch,
         )
+
+
+def _taken(mutation: DocumentChanges) -> WorkspaceTaken:
+    keeper, claim = mutation.keeper, mutation.claim
+    assert keeper is not None, "what nobody keeps is refused to nobody"
+    heard = datetime.fromtimestamp(keeper.heard_at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    happened = "was taken over by" if claim is not None and claim.epoch else "is kept by"
+    return WorkspaceTaken(f"workspace {mutation.workspace!r} {happened} {keeper.label!r}, last heard {heard}")
 
 
 class _Waiting:

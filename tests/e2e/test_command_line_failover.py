@@ -13,10 +13,10 @@ from pathlib import Path
 
 from agent_core.client import Client
 from ops.benchmarks.placement import let_lead
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
 from tests.e2e.relay import GET_CLUSTER, relay_before
+from tests.plans import small_plan
 from tests.waiting import until
 
 HEADWATER = (sys.executable, "-P", "-m", "ops.cli.main")
@@ -64,7 +64,7 @@ async def tailed(nodes: list[str]) -> AsyncIterator[list[int]]:
 
 
 async def test_commands_go_on_at_another_node_when_the_one_named_first_is_killed(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         await let_lead(cluster, "node-1")
         addresses = [node.grpc_address for node in cluster.addresses]
         nodes = ",".join(addresses)
@@ -86,7 +86,7 @@ async def test_commands_go_on_at_another_node_when_the_one_named_first_is_killed
 
 async def test_one_address_is_enough_once_the_other_nodes_were_learned_from_it(tmp_path: Path) -> None:
     """The address is a relay's, which tells when the client and the command have been told of the other nodes."""
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         await let_lead(cluster, "node-1")
         async with (
             relay_before(cluster.address("node-1").grpc_address) as relay,
@@ -106,7 +106,7 @@ async def test_one_address_is_enough_once_the_other_nodes_were_learned_from_it(t
 
 
 async def test_every_kind_of_command_passes_over_a_dead_node(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         await let_lead(cluster, "node-2")
         await cluster.kill("node-1")
         nodes = ",".join(node.grpc_address for node in cluster.addresses)

@@ -7,14 +7,17 @@ from pathlib import Path
 from agent_core.client import Client
 from agent_core.transcripts import ImportedEntry, read_transcript
 from ops.benchmarks.placement import let_lead
+from ops.cluster_files import ClusterPlan
 from ops.importing import import_files, transcript_files
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
 from tests.e2e.cluster_under_load import Written, assert_everywhere, load, roles
-from tests.steady import steady_plan
+from tests.steady import STEADY
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "transcripts"
 WRITERS = 8
+AS_SHIPPED = ClusterPlan(base_port=0, settings={"election": STEADY})
+"""Beside the timing everything is the product's default, which other tests' clusters make smaller."""
 ROLES = {"node-1": {"primary"}, "node-2": {"standby"}, "node-3": {"standby"}}
 
 
@@ -37,7 +40,7 @@ async def test_every_acknowledged_entry_survives_the_kill_of_each_standby_in_tur
     tmp_path: Path,
 ) -> None:
     expected = entries_of(real_files())
-    async with LocalCluster(tmp_path, steady_plan()) as cluster:
+    async with LocalCluster(tmp_path, AS_SHIPPED) as cluster:
         await let_lead(cluster, "node-1")
         addresses = [node.grpc_address for node in cluster.addresses]
         async with Client(addresses, timeout_seconds=60) as client:

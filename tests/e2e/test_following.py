@@ -14,10 +14,10 @@ import httpx
 from agent_core.client import Client, Reader
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 from agent_core.rpc.session_pb2 import SubscribeRequest
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.operating import Operator
 from tests.e2e.cluster_under_load import load, until
+from tests.plans import small_plan
 
 SESSION = "writer-0"
 
@@ -85,7 +85,7 @@ async def primary_of(address: str) -> str:
 async def test_followers_of_a_standby_go_on_through_a_switch_over_and_the_death_of_the_primary(
     tmp_path: Path,
 ) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         nodes = [node.node_id for node in cluster.addresses]
         first = await primary_of(cluster.address(nodes[0]).grpc_address)
         second, third = (node for node in nodes if node != first)
@@ -111,7 +111,7 @@ async def test_followers_of_a_standby_go_on_through_a_switch_over_and_the_death_
 
 
 async def test_a_follower_that_waits_for_news_goes_on_in_the_next_epoch(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         nodes = [node.node_id for node in cluster.addresses]
         first = await primary_of(cluster.address(nodes[0]).grpc_address)
         others = [node for node in nodes if node != first]

@@ -13,47 +13,68 @@ from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResult
 from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.transport import client_options
 from ops.benchmarks.placement import map_of
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.e2e.cluster_under_load import assert_everywhere, load
+from tests.plans import small_plan
 
 SESSIONS = [f"in-flight-{number}" for number in range(8)]
-APPENDS = [
-    AppendRequest(
-        request_id=number + 1,
+BATCH = 50
+UNANSWERED = 1000
+DEADLINE_SECONDS = 30
+
+
+def append_number(number: int) -> AppendRequest:
+    return AppendRequest(
+        request_id=number,
         session_id=SESSIONS[number % len(SESSIONS)],
         kind="message",
         payload_json=b'{"number":%d,"text":"%s"}' % (number, b"x" * 500),
         idempotency_key=f"key-{number}",
     )
-    for number in range(4000)
-]
-BATCH = 50
-DEADLINE_SECONDS = 30
 
 
-async def answers(address: str, some_answered: asyncio.Event) -> dict[int, AppendResult]:
-    """Send everything at once on one stream to one node; its answer to each append, once all have come."""
-    results: dict[int, AppendResult] = {}
-    async with (
-        asyncio.timeout(DEADLINE_SECONDS),
-        grpc.aio.insecure_channel(address, options=client_options()) as one,
-    ):
-        call = SessionsStub(one).AppendStream()
+class InFlight:
+    """Appends on one stream, some `UNANSWERED` at each moment, until a node refuses the first.
 
-        async def send() -> None:
-            for first in range(0, len(APPENDS), BATCH):
-                await call.write(AppendBatch(appends=APPENDS[first : first + BATCH]))
-            await call.done_writing()
+    Attributes:
+        sent: All of them, in order.
+        answered: The answers, by request id.
+        some_answered: Set with each message of answers.
+    """
 
-        sending = asyncio.create_task(send())
-        async for message in call:
-            for result in message.results:
-                assert result.request_id not in results, "each append is answered once"
-                results[result.request_id] = result
-            some_answered.set()
-        await sending
-    return results
+    def __init__(self) -> None:
+        self.sent: list[AppendRequest] = []
+        self.answered: dict[int, AppendResult] = {}
+        self.some_answered = asyncio.Event()
+        self._refused = False
+
+    async def run(self, address: str) -> None:
+        """Return once each append that was sent is answered."""
+        async with (
+            asyncio.timeout(DEADLINE_SECONDS),
+            grpc.aio.insecure_channel(address, options=client_options()) as one,
+        ):
+            call = SessionsStub(one).AppendStream()
+
+            async def send() -> None:
+                while not self._refused:
+                    if len(self.sent) - len(self.answered) >= UNANSWERED:
+                        self.some_answered.clear()
+                        await self.some_answered.wait()
+                        continue
+                    batch = [append_number(len(self.sent) + 1 + place) for place in range(BATCH)]
+                    self.sent += batch
+                    await call.write(AppendBatch(appends=batch))
+                await call.done_writing()
+
+            sending = asyncio.create_task(send())
+            async for message in call:
+                for result in message.results:
+                    assert result.request_id not in self.answered, "each append is answered once"
+                    self.answered[result.request_id] = result
+                    self._refused |= bool(result.error_code)
+                self.some_answered.set()
+            await sending
 
 
 async def repeat(client: Client, session_id: str, refused: list[AppendRequest]) -> None:
@@ -66,7 +87,7 @@ async def repeat(client: Client, session_id: str, refused: list[AppendRequest]) 
 
 
 async def test_a_primary_that_is_told_to_stop_answers_every_append_in_flight(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         addresses = [node.grpc_address for node in cluster.addresses]
         placement = (await map_of(addresses[0]))[0].placements[0]
         assert placement.primary is not None
@@ -74,23 +95,23 @@ async def test_a_primary_that_is_told_to_stop_answers_every_append_in_flight(tmp
             for session_id in SESSIONS:
                 await client.create_session(session_id=session_id)
             await running.more()
-            some_answered = asyncio.Event()
-            answering = asyncio.create_task(answers(cluster.address(placement.primary).grpc_address, some_answered))
-            await some_answered.wait()
+            appends = InFlight()
+            appending = asyncio.create_task(appends.run(cluster.address(placement.primary).grpc_address))
+            await appends.some_answered.wait()
             assert await cluster.stop_node(placement.primary) == 0
-            answered = await answering
-            assert sorted(answered) == [append.request_id for append in APPENDS]
-            refused = [append for append in APPENDS if answered[append.request_id].error_code]
-            assert 0 < len(refused) < len(APPENDS), "it stopped in between"
+            await appending
+            assert sorted(appends.answered) == [append.request_id for append in appends.sent]
+            refused = [append for append in appends.sent if appends.answered[append.request_id].error_code]
+            assert 0 < len(refused) < len(appends.sent), "it stopped in between"
             for append in refused:
-                result = answered[append.request_id]
+                result = appends.answered[append.request_id]
                 assert from_code(result.error_code, result.error_message).retry, result
             await running.more()
             await asyncio.gather(*(repeat(client, session_id, refused) for session_id in SESSIONS))
             await running.more()
         await cluster.start_node(placement.primary)
         expected = {
-            session_id: [append.payload_json for append in APPENDS if append.session_id == session_id]
+            session_id: [append.payload_json for append in appends.sent if append.session_id == session_id]
             for session_id in SESSIONS
         }
         await assert_everywhere(cluster, running.written | expected)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import httpx
@@ -20,15 +21,16 @@ from agent_core.quorum import Acknowledgement
 from agent_core.rpc.administration_pb2 import GroupStatus, StatusRequest
 from agent_core.rpc.administration_pb2_grpc import AdministrationStub
 from ops.benchmarks.placement import let_lead, map_of
-from ops.cluster_files import CONFIGURATION_FILE, ClusterPlan, free_ports, node_directory
+from ops.cluster_files import CONFIGURATION_FILE, free_ports, node_directory
 from ops.config import to_toml
 from ops.local_cluster import NODE_COMMAND, LocalCluster, NodeProcess
 from ops.node_log import NodeLog
 from tests.e2e.cluster_under_load import assert_everywhere, until
+from tests.plans import small_plan
 
 SESSION = "session"
 PRIMARY, STANDBY, THIRD = "node-1", "node-2", "node-3"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "cluster": {"shard_count": 1, "shard_group_count": 1},
     "storage": {"segment_mib": 1, "log_retention_mib": 2, "log_tail_mib": 1, "checkpoint_mib": 1},
 }
@@ -40,7 +42,7 @@ async def running(
     directory: Path, on_log_line: Callable[[str, str], None] | None = None, *, readers: int = 0
 ) -> AsyncIterator[tuple[LocalCluster, Client]]:
     """A cluster that `PRIMARY` leads, and a client of all its nodes that has made `SESSION`."""
-    plan = ClusterPlan(base_port=0, readers=readers, settings=SETTINGS)
+    plan = small_plan(readers=readers, **SETTINGS)
     async with LocalCluster(directory, plan, on_log_line=on_log_line) as cluster:
         await let_lead(cluster, PRIMARY)
         async with Client([node.grpc_address for node in cluster.addresses], timeout_seconds=60) as client:

@@ -19,9 +19,9 @@ from agent_core.rpc.session_pb2 import AppendRequest, GetTranscriptRequest
 from agent_core.rpc.session_pb2_grpc import SessionsStub
 from agent_core.rpc_errors import from_rpc_error
 from ops.benchmarks.placement import let_lead
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.e2e.cluster_under_load import assert_everywhere, until
+from tests.plans import small_plan
 
 SESSION = "session"
 PRIMARY, STANDBYS = "node-1", ("node-2", "node-3")
@@ -30,13 +30,10 @@ FAILURE_TIMEOUT_SECONDS = 2.5
 ACKNOWLEDGEMENT_TIMEOUT_SECONDS = 4.0
 SLACK_SECONDS = 1.0
 """For a machine that does other things too."""
-PLAN = ClusterPlan(
-    base_port=0,
-    settings={
-        "cluster": {"shard_count": 1, "shard_group_count": 1},
-        "election": {"lease_seconds": LEASE_SECONDS, "failure_timeout_seconds": FAILURE_TIMEOUT_SECONDS},
-        "replication": {"acknowledgement_timeout_seconds": ACKNOWLEDGEMENT_TIMEOUT_SECONDS},
-    },
+PLAN = small_plan(
+    cluster={"shard_count": 1, "shard_group_count": 1},
+    election={"lease_seconds": LEASE_SECONDS, "failure_timeout_seconds": FAILURE_TIMEOUT_SECONDS},
+    replication={"acknowledgement_timeout_seconds": ACKNOWLEDGEMENT_TIMEOUT_SECONDS},
 )
 FIRST, SECOND = b'{"number":1}', b'{"number":2}'
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from agent_core.client import Client
-from ops.cluster_files import ClusterPlan
 from ops.importing import import_files
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
 from tests.e2e.cluster_under_load import assert_everywhere, load
 from tests.e2e.test_first_light import entries_of
+from tests.plans import small_plan
 
 
 @pytest.mark.parametrize(("shards", "groups"), [(8, 1), (8, 8), (128, 3)])
@@ -20,7 +20,7 @@ async def test_a_cluster_of_any_number_of_shards_and_groups_outlives_the_kill_of
     tmp_path: Path, shards: int, groups: int
 ) -> None:
     expected = entries_of(sample_paths())
-    plan = ClusterPlan(base_port=0, settings={"cluster": {"shard_count": shards, "shard_group_count": groups}})
+    plan = small_plan(cluster={"shard_count": shards, "shard_group_count": groups})
     async with LocalCluster(tmp_path, plan) as cluster:
         addresses = [node.grpc_address for node in cluster.addresses]
         async with Client(addresses, timeout_seconds=60) as client:

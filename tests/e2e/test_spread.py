@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from ops.benchmarks.placement import map_of
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.operating import Operator
+from tests.plans import small_plan
 
 GROUPS = 6
 
@@ -34,7 +34,7 @@ async def undrain(cluster: LocalCluster, node_id: str) -> None:
 
 
 async def test_each_of_three_nodes_leads_two_of_six_groups_and_a_drained_one_none(tmp_path: Path) -> None:
-    plan = ClusterPlan(base_port=0, settings={"cluster": {"shard_group_count": GROUPS}})
+    plan = small_plan(cluster={"shard_group_count": GROUPS})
     async with LocalCluster(tmp_path, plan) as cluster:
         assert await led(cluster) == {"node-1": 2, "node-2": 2, "node-3": 2}
         await drain(cluster, "node-3")

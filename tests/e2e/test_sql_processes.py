@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from agent_core.client import Client, Reader
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
+from tests.plans import small_plan
 
 LIBRARIES = ("_duckdb", "sqlite_scanner", "_sqlite3")
 PATIENCE_SECONDS = 180
@@ -29,7 +29,7 @@ def children(pid: int) -> list[int]:
 
 
 async def test_duckdb_is_in_a_worker_of_each_node_and_never_in_its_daemon(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         async with Client([node.grpc_address for node in cluster.addresses]) as client:
             session = (await client.create_session()).session_id
             appended = await client.append(session, "message", b'{"role": "user"}')

@@ -11,9 +11,9 @@ import pytest
 
 from agent_core.client import Client
 from ops.benchmarks.placement import map_of
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster, LocalClusterError
 from tests.e2e.cluster_under_load import DEADLINE_SECONDS, assert_everywhere, roles
+from tests.plans import small_plan
 
 GROUPS = 3
 ALONE_SECONDS = 3.0
@@ -50,7 +50,7 @@ async def test_a_minority_waits_a_majority_serves_and_the_last_one_joins(
     tmp_path: Path, order: tuple[str, ...]
 ) -> None:
     *minority, second, last = order
-    plan = ClusterPlan(base_port=0, readers=len(order) - 3, settings={"cluster": {"shard_group_count": GROUPS}})
+    plan = small_plan(readers=len(order) - 3, cluster={"shard_group_count": GROUPS})
     cluster = LocalCluster(tmp_path, plan)
     addresses = [node.grpc_address for node in cluster.addresses]
     try:

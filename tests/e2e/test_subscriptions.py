@@ -17,8 +17,8 @@ import pytest
 
 from agent_core.client import Client
 from ops.benchmarks.placement import let_lead
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
+from tests.plans import small_plan
 from tests.waiting import until
 
 SESSION = "followed"
@@ -30,7 +30,7 @@ HEARS_WITHIN_SECONDS = 15.0
 @asynccontextmanager
 async def followed(directory: Path) -> AsyncIterator[tuple[LocalCluster, Client, list[int]]]:
     """A cluster that `PRIMARY` leads, a client that writes, and the seqs that another one's subscription brings."""
-    async with LocalCluster(directory, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(directory, small_plan()) as cluster:
         await let_lead(cluster, PRIMARY)
         addresses = [node.grpc_address for node in cluster.addresses]
         async with Client(addresses, timeout_seconds=60) as writer, Client(addresses, timeout_seconds=60) as reader:

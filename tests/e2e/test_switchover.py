@@ -20,9 +20,10 @@ from ops.failover_demo import run_failover_demo
 from ops.local_cluster import LocalCluster, LocalClusterError
 from ops.operating import Operator
 from tests.e2e.cluster_under_load import assert_everywhere, load
+from tests.plans import small_plan
 
 DEADLINE_SECONDS = 30
-GROUPS = {"cluster": {"shard_group_count": 3}}
+GROUPS: dict[str, Any] = {"cluster": {"shard_group_count": 3}}
 
 
 async def headwater(*arguments: str) -> Result:
@@ -60,7 +61,7 @@ async def primaries(cluster: LocalCluster) -> list[str]:
 
 
 async def test_groups_move_under_load_without_an_error_and_without_a_loss(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0, settings=GROUPS)) as cluster:
+    async with LocalCluster(tmp_path, small_plan(**GROUPS)) as cluster:
         before = await primaries(cluster)
         assert len(set(before)) > 1
         addresses = [node.grpc_address for node in cluster.addresses]
@@ -99,7 +100,7 @@ async def metrics_and_routes_agree(cluster: LocalCluster, primary: str) -> None:
 
 
 async def test_a_reader_never_leads_and_a_voter_beyond_the_raft_members_does(tmp_path: Path) -> None:
-    plan = ClusterPlan(voters=4, readers=1, base_port=0, settings=GROUPS)
+    plan = small_plan(voters=4, readers=1, **GROUPS)
     with_three_raft_members(tmp_path, plan)
     async with LocalCluster(tmp_path, plan) as cluster:
         beyond, reader = cluster.address("node-4"), cluster.address("node-5")
@@ -137,7 +138,7 @@ def with_three_raft_members(directory: Path, plan: ClusterPlan) -> None:
 
 
 async def test_a_node_whose_configuration_names_other_voters_does_not_start(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         await cluster.stop_node("node-2")
         file = tmp_path / "node-2" / CONFIGURATION_FILE
         *others, last = file.read_text().split("[[nodes]]")
@@ -149,7 +150,7 @@ async def test_a_node_whose_configuration_names_other_voters_does_not_start(tmp_
 
 
 async def test_a_primary_that_hangs_while_it_leads_the_raft_members_is_replaced(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, ClusterPlan(base_port=0)) as cluster:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
         leader = next(iter((await statuses(cluster)).values()))["raft_leader"]
         other = next(node for node in cluster.configurations if node != leader)
         await switch_over(0, leader, cluster.address(other).grpc_address)
@@ -170,7 +171,7 @@ async def test_a_primary_that_hangs_while_it_leads_the_raft_members_is_replaced(
 
 async def test_the_failover_demonstration_holds(tmp_path: Path) -> None:
     said: list[str] = []
-    outcome = await run_failover_demo(tmp_path, plan=ClusterPlan(base_port=0), seconds=1.0, say=said.append)
+    outcome = await run_failover_demo(tmp_path, plan=small_plan(), seconds=1.0, say=said.append)
     assert outcome.held, str(outcome)
     assert str(outcome).endswith("shards identical: yes")
     assert [outcome.killed in line for line in said] == [True, False, True, False]

@@ -12,20 +12,20 @@ import grpc.aio
 from textual.widgets import DataTable
 
 from agent_core.client import Client
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from ops.top.app import TopApp
 from ops.top.history import ClusterHistory
 from ops.top.polling import poll
 from ops.top.rows import GroupRow, group_rows, session_rows, summary
 from tests.e2e.cluster_under_load import load, until
+from tests.plans import small_plan
 from tests.terminal import on_terminal
 
 WRITERS = 4
 
 
 async def test_a_cluster_under_load_is_shown_and_a_killed_node_keeps_its_rows(tmp_path: Path) -> None:
-    plan = ClusterPlan(base_port=0, settings={"cluster": {"shard_group_count": 3}})
+    plan = small_plan(cluster={"shard_group_count": 3})
     async with LocalCluster(tmp_path, plan) as cluster:
         addresses = [node.grpc_address for node in cluster.addresses]
         channels = {address: grpc.aio.insecure_channel(address) for address in addresses}

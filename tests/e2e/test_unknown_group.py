@@ -15,6 +15,7 @@ from agent_core.transport import server_options, stop_server
 from ops.benchmarks.placement import let_lead, map_of
 from ops.local_cluster import LocalCluster
 from ops.replication_service import ReplicationService
+from primary.heartbeats import Heartbeats
 from tests.e2e.cluster_under_load import assert_everywhere
 from tests.e2e.relay import PREPARE, SEAL, STREAM, relay_between
 from tests.steady import steady_plan
@@ -29,7 +30,7 @@ UNKNOWN = "group is 0; this node knows no group yet"
 async def serving_no_group(address: str) -> AsyncIterator[None]:
     """A node's Replication service while it has no groups."""
     server = grpc.aio.server(options=server_options())
-    add_ReplicationServicer_to_server(ReplicationService({}), server)
+    add_ReplicationServicer_to_server(ReplicationService({}, Heartbeats("none")), server)
     server.add_insecure_port(address)
     await server.start()
     try:

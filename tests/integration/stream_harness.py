@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,11 @@ from agent_core.rpc.replication_pb2_grpc import (
 )
 from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel, server_options, stop_server
 from primary.greeting import Identity
+from primary.heartbeats import Heartbeats
 from primary.streaming import StandbyStreams, StreamSettings
 from replica.following import Follower
 from replica.incoming import FollowerSettings
+from replica.listening import Listening
 from replica.promises import PromiseFile
 from replica.receiving import RefusalReason, Reset
 from replica.voter import Voter
@@ -46,7 +48,10 @@ SETTINGS = FollowerSettings(silence_seconds=2.0, longest_delay_seconds=0.05)
 class StreamOnly(ReplicationServicer):
     """The one call of the service that these tests make."""
 
-    def Resync(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+    def Heartbeats(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        raise NotImplementedError
+
+    def Resync(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - as above
         raise NotImplementedError
 
     def Seal(self, request: Any, context: Any) -> Any:  # noqa: N802 - as above
@@ -68,6 +73,8 @@ class PrimarySide(StreamOnly):
         holds: bytes = b"",
         layout: ShardLayout = LAYOUT,
         segment_bytes: int = 1 << 20,
+        heartbeats: Heartbeats | None = None,
+        on_heard: Callable[[str, float], None] = lambda _node, _at: None,
     ) -> None:
         self.log = ReplicationLog.open(directory, cluster_id=CLUSTER, group=0, segment_bytes=segment_bytes)
         self.log.append(holds)
@@ -82,7 +89,9 @@ class PrimarySide(StreamOnly):
             voters=VOTERS,
             committed=lambda: self.tracker.committed_lsn,
             on_durable=self._durable,
+            on_heard=on_heard,
             on_fenced=self.fenced_by.append,
+            heartbeats=heartbeats,
             settings=settings,
         )
         self.append([b""], kind=RecordKind.EPOCH)
@@ -216,7 +225,13 @@ class StandbySide:
     """A follower with a log, promises, and shards that only take note."""
 
     def __init__(
-        self, directory: Path, stub: ReplicationAsyncStub, *, node_id: str = "standby", layout: ShardLayout = LAYOUT
+        self,
+        directory: Path,
+        stub: ReplicationAsyncStub,
+        *,
+        node_id: str = "standby",
+        layout: ShardLayout = LAYOUT,
+        listening: Listening | None = None,
     ) -> None:
         self.log = ReplicationLog.open(directory / "log", cluster_id=CLUSTER, group=0, segment_bytes=1 << 20)
         self.primary = stub
@@ -232,6 +247,7 @@ class StandbySide:
             voter=self.voter,
             shards=self.shards,
             connect=lambda _misled: self.primary,
+            listening=listening,
             settings=SETTINGS,
             chance=random.Random(1),
         )
@@ -271,6 +287,10 @@ class Wire:
         self._stack.push_async_callback(stop_server, server)
         self._stack.push_async_callback(close_channel, channel)
         return ReplicationStub(channel)
+
+    def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call `close` when the test ends."""
+        self._stack.push_async_callback(close)
 
     async def primary(self, directory: Path, **options: Any) -> tuple[PrimarySide, ReplicationAsyncStub]:
         primary = PrimarySide(directory, **options)

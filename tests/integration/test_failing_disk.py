@@ -19,27 +19,20 @@ from agent_core.database.build import PAGE_SIZE
 from agent_core.database.schema import FOLD_AFTER, shard_path
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.routing import ShardLayout
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.integration import breakable_node
 from tests.integration.breakable_node import LOSE_THREAD, LOSE_WAL
+from tests.plans import small_plan
 from tests.unit.primary_harness import primary
 
 MIB = 1 << 20
-PLAN = ClusterPlan(
+PLAN = small_plan(voters=1, storage={"segment_mib": 1}, cluster={"shard_group_count": 1})
+PATIENT = small_plan(
     voters=1,
-    base_port=0,
-    settings={"storage": {"segment_mib": 1}, "cluster": {"shard_group_count": 1}},
-)
-PATIENT = ClusterPlan(
-    voters=1,
-    base_port=0,
-    settings={
-        "cluster": {"shard_group_count": 1},
-        # The node still leads when its health is looked at.
-        "election": {"failure_timeout_seconds": 8.0},
-        "replication": {"acknowledgement_timeout_seconds": 8.0},
-    },
+    cluster={"shard_group_count": 1},
+    # The node still leads when its health is looked at.
+    election={"failure_timeout_seconds": 8.0},
+    replication={"acknowledgement_timeout_seconds": 8.0},
 )
 ALL = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 

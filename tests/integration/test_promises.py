@@ -11,11 +11,11 @@ from agent_core.position import Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc.replication_pb2_grpc import ReplicationStub
 from agent_core.stream import to_message
-from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
+from tests.plans import small_plan
 
 VOTER = "node-1"
-PLAN = ClusterPlan(base_port=0, settings={"cluster": {"shard_count": 1, "shard_group_count": 1}})
+PLAN = small_plan(cluster={"shard_count": 1, "shard_group_count": 1})
 FAR = Position(1000, 1000)
 """Further than any log here: no voter refuses for want of records."""
 

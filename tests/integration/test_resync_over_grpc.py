@@ -59,6 +59,9 @@ class OnlyResync(ReplicationServicer):
     def Stream(self, request_iterator: object, context: object) -> Any:  # noqa: N802 - as above
         raise NotImplementedError
 
+    def Heartbeats(self, request_iterator: object, context: object) -> Any:  # noqa: N802 - as above
+        raise NotImplementedError
+
     def Seal(self, request: object, context: object) -> Any:  # noqa: N802 - as above
         raise NotImplementedError
 

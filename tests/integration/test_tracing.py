@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
 from agent_core.client import Client, Reader
 from agent_core.errors import SessionNotFound
 from agent_core.open_telemetry import OpenTelemetryTracer
 from agent_core.tracing import is_sampled
+from ops.cli.main import main
 from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.exported import exported, roles
@@ -162,11 +166,66 @@ async def test_an_append_that_its_client_does_not_sample_leaves_no_span_anywhere
         assert found.spans == []
 
 
+@pytest.mark.parametrize("by", ["option", "environment"])
+async def test_the_command_that_appends_has_sent_its_trace_when_it_ends(tmp_path: Path, by: str) -> None:
+    with collector() as found:
+        async with LocalCluster(tmp_path, plan(found)) as cluster:
+            primary, standbys = await roles(cluster)
+            # What is not sent at the end is not sent before either.
+            environment = {**os.environ, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+            arguments = ["s", "hello", "--create", "--node", cluster.address(standbys[0]).grpc_address]
+            if by == "option":
+                arguments += ["--trace-endpoint", found.endpoint]
+            else:
+                environment["HEADWATER_TRACING__ENDPOINT"] = found.endpoint
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "ops.cli.main", "append", *arguments),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            async with asyncio.timeout(60):
+                said, complaints = await process.communicate()
+            assert (process.returncode, complaints) == (0, b"")
+            assert said.startswith(b"entry 1 of s at ")
+            (root,) = [each.span for each in found.spans if each.service == "headwater-command"]
+            await collected(found, STAGES)
+    assert root.name == "append"
+    assert {each.span.trace_id for each in found.spans} == {root.trace_id}
+    assert {(each.service, each.instance) for each in found.spans} == {
+        ("headwater-command", ""),
+        *(("headwater", node) for node in (primary, *standbys)),
+    }
+
+
+async def test_a_command_succeeds_also_where_its_collector_is_not_there(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        # Bound, and it does not listen: whoever connects is refused.
+        silent.bind(("127.0.0.1", 0))
+        nowhere = silent.getsockname()[1]
+        async with LocalCluster(tmp_path, steady_plan()) as cluster:
+            to = ("--node", cluster.address("node-1").grpc_address)
+            ended = await asyncio.to_thread(
+                CliRunner().invoke,
+                main,
+                ["append", "s", "hello", "--create", *to, "--trace-endpoint", f"http://127.0.0.1:{nowhere}"],
+            )
+    assert ended.exit_code == 0
+    assert ended.stdout.startswith("entry 1 of s at ")
+
+
+def test_an_endpoint_that_is_none_is_refused() -> None:
+    wrong = CliRunner().invoke(main, ["append", "s", "hello", "--trace-endpoint", "localhost:4317"])
+    assert wrong.exit_code == 2
+    assert "allowed are http://HOST:PORT" in " ".join(wrong.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("module", "prefix"),
     # FastAPI itself brings in OpenTelemetry's interface where that is installed, so a node is asked for the rest.
     [
         ("agent_core.client", "opentelemetry"),
+        ("ops.cli.sessions", "opentelemetry"),
         ("ops.node", "opentelemetry.sdk"),
         ("ops.node", "opentelemetry.exporter"),
     ],

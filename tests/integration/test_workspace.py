@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,18 @@ from click.testing import CliRunner, Result
 
 from agent_core.client import Reader
 from agent_core.client.workspaces import Workspaces
-from agent_core.errors import DocumentNotFound, InvalidRequest, PositionNotReached, QueryRefused
+from agent_core.errors import DocumentNotFound, InvalidRequest, PositionNotReached, QueryRefused, WorkspaceTaken
 from agent_core.position import Position
 from agent_core.workspace.document import ChangeOutcome, DocumentChange, Property
 from agent_core.workspace.parsing import read_document
 from ops.benchmarks.placement import let_lead
 from ops.cli.main import main
 from ops.local_cluster import LocalCluster
+from ops.workspace import watching
+from ops.workspace.claimed_index import ClaimedIndex
+from ops.workspace.folder import Folder
+from ops.workspace.source import claim_of
+from ops.workspace.sync import SyncSummary, WorkspaceSync
 from tests.e2e.cluster_under_load import differing
 from tests.steady import steady_plan
 
@@ -273,6 +280,72 @@ async def test_the_command_line_indexes_a_folder_once_and_then_changes_nothing(
     assert mended.stdout.endswith("4 documents: 1 added, 0 changed, 1 removed, 0 problems\n")
     again = json.loads((await headwater("workspace", "sync", str(tmp_path), "--once", "--json", *through)).stdout)
     assert again == {"documents": 4, "added": 0, "changed": 0, "removed": 0, "problems": []}
+
+
+async def test_a_second_folder_is_refused_until_it_takes_over_and_then_the_first_one_is(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / f"{folder.name}.md").write_text(folder.name)
+    through = ("--once", "--node", indexed.grpc(STANDBY), "--workspace", "kept")
+    assert (await headwater("workspace", "sync", str(one), *through)).exit_code == 0
+    refused = await headwater("workspace", "sync", str(two), *through)
+    assert refused.exit_code == 5
+    assert refused.stdout == ""
+    assert re.fullmatch(
+        rf"headwater: workspace 'kept' is kept by '\S+:{one}', last heard \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC; "
+        r"one folder at a time is its source; --take-over makes it this one\n",
+        refused.stderr,
+    )
+    again = await headwater("workspace", "sync", str(one), *through)
+    assert again.stdout.endswith("1 documents: 0 added, 0 changed, 0 removed, 0 problems\n")
+    over = await headwater("workspace", "sync", str(two), "--take-over", *through)
+    assert over.stdout.endswith("1 documents: 1 added, 0 changed, 1 removed, 0 problems\n")
+    assert (await headwater("workspace", "sync", str(two), *through)).exit_code == 0
+    assert (await headwater("workspace", "sync", str(one), *through)).exit_code == 5
+    listed = await headwater(
+        "workspace", "documents", "--workspace", "kept", "--json", "--node", indexed.grpc(PRIMARY)
+    )
+    assert [json.loads(line)["path"] for line in listed.stdout.splitlines()] == ["two.md"]
+
+
+async def test_a_folder_that_moves_goes_on_under_its_name(indexed: Indexed, tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    through = ("--once", "--node", indexed.grpc(STANDBY), "--workspace", "moving")
+    assert (
+        await headwater("workspace", "sync", str(tmp_path / "before"), "--source", "s", *through)
+    ).exit_code == 0
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert (await headwater("workspace", "sync", str(tmp_path / "after"), "--source", "s", *through)).exit_code == 0
+    unnamed = await headwater("workspace", "sync", str(tmp_path / "after"), *through)
+    assert unnamed.exit_code == 5
+    assert f"{tmp_path}/after (s)'" in unnamed.stderr
+
+
+async def test_a_follower_whose_workspace_is_taken_over_hears_so_at_its_next_pass(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "RESCAN_SECONDS", 0.05)
+    monkeypatch.setattr("ops.workspace.sync.HEARD_SECONDS", 0.0)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.md").write_text(name)
+    folder = Folder(tmp_path / "one")
+    index = ClaimedIndex(indexed.index, claim_of(folder.root, None, take_over=False))
+    async with (
+        aclosing(watching.passes(WorkspaceSync(index, "followed", folder), folder)) as told,
+        asyncio.timeout(60),
+    ):
+        assert isinstance(await anext(told), SyncSummary)
+        through = ("--once", "--node", indexed.grpc(PRIMARY), "--workspace", "followed")
+        assert (await headwater("workspace", "sync", str(tmp_path / "two"), "--take-over", *through)).exit_code == 0
+        with pytest.raises(WorkspaceTaken, match=r"was taken over by '\S+/two', last heard"):
+            while True:
+                await anext(told)
+    again = (await headwater("workspace", "sync", str(tmp_path / "two"), *through)).stdout
+    assert again.endswith("1 documents: 0 added, 0 changed, 0 removed, 0 problems\n"), "nothing was undone"
 
 
 async def test_the_command_line_lists_searches_and_shows(indexed: Indexed) -> None:

@@ -147,12 +147,13 @@ class SimulatedSupervising:
     def __init__(self, node: SimulatedNode, first_number: int) -> None:
         self._node = node
         self._attendees: dict[str, Stream] = {}
-        self._over = False
+        self._over = self._rests = False
         self.supervisor = Supervisor(failure_timeout_seconds=FAILURE_TIMEOUT_SECONDS, first_number=first_number)
         self._map = EMPTY
         self.learn(node.raft.map)
         node.raft.propose(node, node.raft.form)
-        node.after(POLL_SECONDS, self._poll)
+        self._look_number = 0
+        self._look_later()
 
     def stop(self) -> None:
         """Another node leads."""
@@ -203,15 +204,24 @@ class SimulatedSupervising:
         self.supervisor.hand_over(GROUP, to, self._node.clock())
         self._act()
 
-    def _poll(self) -> None:
-        if not self._over:
+    def _look_later(self) -> None:
+        calm_seconds = max(0.0, self.supervisor.calm_until() - self._node.clock())
+        self._rests = calm_seconds > 0
+        self._look_number += 1
+        self._node.after(calm_seconds + POLL_SECONDS, self._look, self._look_number)
+
+    def _look(self, number: int) -> None:
+        if not self._over and number == self._look_number:
             self._act()
-            self._node.after(POLL_SECONDS, self._poll)
+            self._look_later()
 
     def _act(self) -> None:
-        if not self._over:
-            for action in self.supervisor.tick(self._node.clock()):
-                self._carry_out(action)
+        if self._over:
+            return
+        for action in self.supervisor.tick(self._node.clock()):
+            self._carry_out(action)
+        if self._rests and not self.supervisor.calm():
+            self._look_later()
 
     def _carry_out(self, action: Action) -> None:
         node = self._node

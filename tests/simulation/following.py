@@ -301,6 +301,21 @@ class SimulatedFollowing:
         if self._heard_us - self._told_heard_us >= HEARTBEAT_SECONDS * 1e6 / 2 and not self._syncing:
             self._acknowledge()
 
+    def heartbeat(self, message: pb.Heartbeat) -> list[pb.LedGroup]:
+        """A heartbeat came beside the stream: the groups that take it."""
+        return [led for led in message.groups if self._beat(led.epoch)]
+
+    def _beat(self, epoch: int) -> bool:
+        node = self.node
+        stands = self._stream is not None and self.receiving and self._heard_us > 0
+        if not stands or epoch != self._epoch or epoch < node.decisions.floor(node.voter.floor):
+            return False
+        self._quiet_since = node.clock()
+        node.voter.watch.heard(node.clock())
+        self._delay = 0.05
+        self.heard_at = node.clock()
+        return True
+
     def _sync(self) -> None:
         if not self._syncing and self.log.durable_lsn < self.log.last.lsn:
             self._syncing = True

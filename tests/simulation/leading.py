@@ -237,6 +237,11 @@ class SimulatedLeading:
         if not self._over:
             self._streams.reported(stream, durable_lsn, applied_lsn, heard_us)
 
+    def echoed(self, name: str, echo: pb.Echo) -> None:
+        """A standby heard a shared heartbeat."""
+        if not self._over:
+            self._streams.echoed(name, echo)
+
     def resync(self, stream: Stream, number: int) -> None:
         """A standby wants the whole shard."""
         if self._over or self._tracker is None:

@@ -318,6 +318,17 @@ class SimulatedNode:
         if self.following is not None:
             self.following.records(stream, message)
 
+    def heartbeat(self, primary: SimulatedNode, message: pb.Heartbeat) -> None:
+        """A primary's streams to this node have nothing to tell but that it lives."""
+        heard = self.following.heartbeat(message) if self.following is not None else []
+        echo = pb.Echo(heard_us=message.sent_at_us, groups=heard)
+        self.network.send(self, primary, "echoed", self.name, echo)
+
+    def echoed(self, name: str, echo: pb.Echo) -> None:
+        """A standby heard a heartbeat."""
+        if self.leading is not None:
+            self.leading.echoed(name, echo)
+
     def progress(self, stream: Stream, durable_lsn: int, applied_lsn: int, heard_us: int) -> None:
         """A standby reports."""
         if self.leading is not None:

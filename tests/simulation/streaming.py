@@ -1,16 +1,22 @@
-"""The streams of a simulated primary: the order of steps of `primary/streaming.py`."""
+"""The streams of a simulated primary: the order of steps of `primary/streaming.py`.
+
+The shared heartbeats of streams that rest go beside these, where nothing keeps them in order.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent_core.errors import Fenced, InvalidRequest
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import to_message
 from primary.greeting import Identity, check_hello, greet
+from primary.heartbeats import Listener, SpokenFor
 from primary.progress import StandbyProgress, StandbyState
 from tests.simulation.network import Stream
+from tests.simulation.storage import GROUP
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimulatedNode
@@ -44,6 +50,8 @@ class SimulatedStreams:
         self._on_fenced = on_fenced
         self._streams: dict[str, Stream] = {}
         self._told_committed: dict[str, int] = {}
+        self._told_last: dict[str, int] = {}
+        self._listeners: dict[str, Listener] = {}
 
     def hello(self, stream: Stream, hello: pb.Hello) -> None:
         """A standby wants to follow."""
@@ -75,6 +83,13 @@ class SimulatedStreams:
         )
         self._streams[name] = stream
         self._told_committed[name] = committed_lsn
+        self._told_last[name] = -1
+        spoken_for = SpokenFor(
+            pb.LedGroup(group=GROUP, epoch=self._identity.epoch),
+            rests=partial(self._rests, name),
+            on_heard=partial(self._on_heard, name),
+        )
+        self._listeners[name] = Listener({GROUP: spoken_for})
         if greeting.resync_required:
             progress.become_resyncing(greeting.position.lsn, node.clock())
         else:
@@ -107,11 +122,27 @@ class SimulatedStreams:
         if name in self._streams:
             self._pump(name)
 
+    def echoed(self, name: str, echo: pb.Echo) -> None:
+        """A standby heard a shared heartbeat."""
+        if name in self._streams:
+            self._listeners[name].echoed(echo)
+
     def beat(self) -> None:
         """A heartbeat is due."""
         for name in list(self._streams):
             self._pump(name)
-            self._send(name)
+            if name not in self._streams:
+                continue
+            node = self.node
+            heartbeat = self._listeners[name].heartbeat(node.clock())
+            if heartbeat is None:
+                self._send(name)
+            else:
+                node.network.send(node, node.peers[name], "heartbeat", node, heartbeat)
+
+    def _rests(self, name: str) -> bool:
+        last_lsn = self._log.last.lsn
+        return self._told_last[name] == last_lsn and self.progress[name].holds(last_lsn)
 
     def pump_all(self) -> None:
         """The log has grown, or more is committed."""
@@ -154,4 +185,5 @@ class SimulatedStreams:
             bytes_behind=0,
             sent_at_us=int(self.node.clock() * 1e6),
         )
+        self._told_last[name] = message.last_lsn
         stream.send(self.node, "records", message)

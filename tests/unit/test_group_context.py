@@ -9,7 +9,7 @@ from agent_core.control.cluster_map import ClusterMap, Member, Placement
 from agent_core.errors import Unavailable
 from ops.cluster_files import ClusterPlan, lay_out
 from ops.control.view import MapView
-from ops.group_context import GroupContext, Peers
+from ops.group_context import GroupContext, Peers, SharedHeartbeats
 from replica.reading.pool import ReadPool
 from replica.reading.positions import AppliedPositions
 
@@ -24,10 +24,12 @@ def placed(version: int, placement: Placement) -> ClusterMap:
 @pytest.fixture
 async def context(tmp_path: Path) -> GroupContext:
     configuration = lay_out(tmp_path, ClusterPlan(base_port=0))["node-3"]
+    peers = Peers(configuration.cluster_map)
     return GroupContext.open(
         configuration,
         0,
-        peers=Peers(configuration.cluster_map),
+        peers=peers,
+        heartbeats=SharedHeartbeats.of(configuration, peers),
         positions=AppliedPositions(1),
         view=MapView(),
         pool=ReadPool(tmp_path, configuration.cluster_map.layout),

@@ -393,5 +393,6 @@ async def test_a_writer_whose_look_for_expired_writes_fails_says_so(
         odd = MagicMock(side_effect=[ValueError("an odd value"), []])
         with monkeypatch.context() as broken:
             broken.setattr(Accumulator, "take_expired", odd)
+            await node.create("a")
             await _until(lambda: node.writer.failure is not None)
         assert node.writer.failure == "the group writer failed: ValueError: an odd value"

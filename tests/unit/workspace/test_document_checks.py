@@ -8,8 +8,9 @@ from agent_core.errors import InvalidRequest
 from agent_core.rpc import workspace_pb2 as pb
 from agent_core.workspace.document import DocumentChange
 from agent_core.workspace.parsing import read_document
-from agent_core.workspace.wire import change_from_wire, change_to_wire
-from primary.workspace.checks import checked_changes
+from agent_core.workspace.source import Claim
+from agent_core.workspace.wire import change_from_wire, change_to_wire, claim_to_wire
+from primary.workspace.checks import checked_changes, checked_claim
 
 TEXT = "---\nkind: note\ntags: [a, b]\n---\n# T\n[x](b.md) [[y]] <https://z.example> ![i](i.png)"
 
@@ -75,3 +76,23 @@ def test_what_is_out_of_bounds_is_refused_by_name(
     spoil(spoilt)
     with pytest.raises(InvalidRequest, match=reason):
         checked_changes(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        (pb.SourceClaim(), "source must be 32 hexadecimal digits; got ''"),
+        (pb.SourceClaim(source="A" * 32), "source must be 32 hexadecimal digits"),
+        (pb.SourceClaim(source="a" * 32, label="x" * 1025), "label has 1025 characters; at most 1024"),
+        (pb.SourceClaim(source="a" * 32, label="a\0b"), "label must not hold NUL"),
+    ],
+)
+def test_a_claim_out_of_its_bounds_is_refused_by_name(claim: pb.SourceClaim, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        checked_claim(pb.ChangeDocumentsRequest(workspace="w", claim=claim))
+
+
+def test_a_claim_comes_over_the_wire_as_it_was() -> None:
+    claim = Claim("a" * 32, "laptop:/notes", 7, take_over=True)
+    assert checked_claim(pb.ChangeDocumentsRequest(workspace="w", claim=claim_to_wire(claim))) == claim
+    assert checked_claim(request()) is None

@@ -10,7 +10,7 @@ import pytest
 
 from agent_core.database.build import open_for_reading, open_for_writing
 from agent_core.database.schema import MIGRATIONS, SCHEMA_VERSION, migrate, schema_version, set_position
-from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, WriteFailed
+from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, WorkspaceTaken, WriteFailed
 from agent_core.position import Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
@@ -26,9 +26,9 @@ LAYOUT = ShardLayout(shard_count=4)
 WORKSPACE_FILE = LAYOUT.shard_file_name(LAYOUT.workspace_shard)
 
 
-def request(*paths: str, text: str = "text") -> pb.ChangeDocumentsRequest:
+def request(*paths: str, text: str = "text", claim: pb.SourceClaim | None = None) -> pb.ChangeDocumentsRequest:
     changes = [DocumentChange(path, "", read_document(path, text.encode())) for path in paths]
-    return pb.ChangeDocumentsRequest(workspace="w", changes=map(change_to_wire, changes))
+    return pb.ChangeDocumentsRequest(workspace="w", changes=map(change_to_wire, changes), claim=claim)
 
 
 def service(node: Primary) -> WorkspaceService:
@@ -101,6 +101,39 @@ async def test_a_node_that_does_not_lead_says_who_does(tmp_path: Path) -> None:
             await service(node)._change(request("a.md"))
 
 
+async def test_a_second_source_is_refused_and_told_the_first_until_it_takes_over(tmp_path: Path) -> None:
+    first, second = pb.SourceClaim(source="a" * 32, label="one:/n"), pb.SourceClaim(source="b" * 32, label="two:/n")
+    async with primary(tmp_path, layout=LAYOUT) as node:
+        assert (await service(node)._change(request("a.md"))).source_epoch == 0
+        assert (await service(node)._change(request("b.md", claim=first))).source_epoch == 1
+        for other in (second, None):
+            with pytest.raises(
+                WorkspaceTaken, match=r"workspace 'w' is kept by 'one:/n', last heard 20\d\d-.* UTC$"
+            ):
+                await service(node)._change(request("c.md", claim=other))
+        second.take_over = True
+        assert (await service(node)._change(request("d.md", claim=second))).source_epoch == 2
+        first.epoch = 1
+        with pytest.raises(WorkspaceTaken, match="workspace 'w' was taken over by 'two:/n', last heard"):
+            await service(node)._change(request("e.md", claim=first))
+    assert stored(tmp_path) == ["a.md", "b.md", "d.md"]
+
+
+async def test_of_changes_in_one_batch_those_after_a_take_over_are_refused(tmp_path: Path) -> None:
+    former = pb.SourceClaim(source="a" * 32, label="one:/n", epoch=1)
+    taking = pb.SourceClaim(source="b" * 32, label="two:/n", take_over=True)
+    async with primary(tmp_path, layout=LAYOUT) as node:
+        await service(node)._change(request("a.md", claim=former))
+        before = node.log.last.lsn
+        outcomes = await asyncio.gather(
+            *(service(node)._change(one) for one in (request("b.md", claim=taking), request("c.md", claim=former))),
+            return_exceptions=True,
+        )
+        assert node.log.last.lsn == before + 1
+    assert isinstance(outcomes[1], WorkspaceTaken)
+    assert stored(tmp_path) == ["a.md", "b.md"]
+
+
 async def test_many_callers_at_once_are_each_answered(tmp_path: Path) -> None:
     async with primary(tmp_path, layout=LAYOUT) as node:
         answers: list[Any] = await asyncio.gather(
@@ -110,13 +143,14 @@ async def test_many_callers_at_once_are_each_answered(tmp_path: Path) -> None:
     assert len(stored(tmp_path)) == 50
 
 
-async def test_a_cluster_from_before_the_document_tables_gets_them_with_its_next_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+async def test_a_cluster_from_before_some_table_of_workspaces_gets_it_with_its_next_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr("agent_core.database.schema.MIGRATIONS", (MIGRATIONS[0],))
-        before.setattr("agent_core.database.schema.SCHEMA_VERSION", 1)
-        before.setattr("primary.group_database.SCHEMA_VERSION", 1)
+        before.setattr("agent_core.database.schema.MIGRATIONS", MIGRATIONS[:version])
+        before.setattr("agent_core.database.schema.SCHEMA_VERSION", version)
+        before.setattr("primary.group_database.SCHEMA_VERSION", version)
         async with primary(tmp_path, layout=LAYOUT) as node:
             await node.create("s")
             assert (await node.append("s", "kept")).error is None

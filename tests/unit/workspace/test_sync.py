@@ -89,6 +89,19 @@ async def test_changes_deletions_and_renames_are_followed(near: NearIndex, tmp_p
     assert near.lists == 1, "what the index holds is known from what was changed"
 
 
+async def test_a_pass_with_nothing_to_do_says_so_now_and_then(
+    near: NearIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = sync(near, tmp_path)
+    await following.run()
+    calls = near.lsn
+    await following.run()
+    assert near.lsn == calls, "it was heard a moment ago"
+    monkeypatch.setattr("ops.workspace.sync.HEARD_SECONDS", 0.0)
+    await following.run()
+    assert near.lsn == calls + 1
+
+
 async def test_a_document_that_becomes_unreadable_is_taken_out(near: NearIndex, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("text")
     await sync(near, tmp_path).run()
