@@ -52,7 +52,7 @@ class Told:
 
 
 class Operator:
-    """Asks the first of several nodes that answers, and through it the Raft leader.
+    """Asks the first of several nodes that answers, or one that these told of, and through it the Raft leader.
 
     Args:
         addresses: One node or several, each `host:port`.
@@ -62,7 +62,7 @@ class Operator:
     """
 
     def __init__(self, addresses: str | Sequence[str]) -> None:
-        self._endpoints = Endpoints(addresses)
+        self._endpoints = Endpoints(addresses, discover=True)
 
     async def __aenter__(self) -> Operator:
         return self

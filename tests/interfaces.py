@@ -11,15 +11,21 @@ from fastapi import FastAPI
 
 
 @asynccontextmanager
-async def served_over_grpc(add_services: Callable[[grpc.aio.Server], None]) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server on loopback, after `add_services` has given it what it serves."""
+async def serving_grpc(add_services: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
+    """The address of a server on loopback, after `add_services` has given it what it serves."""
     server = grpc.aio.server()
     add_services(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
+    yield f"127.0.0.1:{port}"
     await server.stop(None)
+
+
+@asynccontextmanager
+async def served_over_grpc(add_services: Callable[[grpc.aio.Server], None]) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to such a server."""
+    async with serving_grpc(add_services) as address, grpc.aio.insecure_channel(address) as channel:
+        yield channel
 
 
 def asked_over_http(app: FastAPI) -> httpx.AsyncClient:

@@ -243,8 +243,12 @@ class AppendQueue:
             times.append(oldest.deadline)
         return min(times, default=None)
 
-    def elapse(self, now: float) -> int:
+    def elapse(self, now: float, reasons: str = "") -> int:
         """Settle what is past its deadline, end the pauses that are over.
+
+        Args:
+            now: The time.
+            reasons: Why no node took what was not sent, for its callers.
 
         Returns:
             How many appends ran out of time while they were in flight.
@@ -259,7 +263,7 @@ class AppendQueue:
             in_flight = append.state == State.IN_FLIGHT
             append.lost = append.lost or in_flight
             lane = self._land(append) if in_flight else None
-            self._settle(append, _unacknowledged(append))
+            self._settle(append, _unacknowledged(append, reasons))
             unanswered += in_flight
             if lane is not None and not lane.in_flight:
                 self._answered(append.session_id, lane, now)
@@ -332,7 +336,7 @@ class AppendQueue:
         self._waiting.extendleft(refused)
 
 
-def _unacknowledged(append: PendingAppend) -> HeadwaterError:
+def _unacknowledged(append: PendingAppend, reasons: str = "") -> HeadwaterError:
     """The error of an append that is given up: what is known of it, and never more."""
     if append.lost:
         return OutcomeUnknown(
@@ -341,4 +345,5 @@ def _unacknowledged(append: PendingAppend) -> HeadwaterError:
         )
     if append.refusal is not None:
         return append.refusal
-    return Unavailable(f"no node took an append to session {append.session_id!r} in time; it was not written")
+    untaken = f"no node took an append to session {append.session_id!r} in time; it was not written"
+    return Unavailable(f"{untaken} ({reasons})" if reasons else untaken)

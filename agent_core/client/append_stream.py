@@ -9,7 +9,7 @@ from contextlib import suppress
 import grpc.aio
 
 from agent_core.client.append_queue import AppendQueue, PendingAppend
-from agent_core.client.attempts import DIRECT, new_backoff
+from agent_core.client.attempts import DIRECT, Failures, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Appended
 from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable, from_code
@@ -50,6 +50,7 @@ class AppendStream:
         self._stalled: asyncio.Future[None] | None = None
         self._served_at = 0.0
         self._failure: str | None = None
+        self._failures = Failures()
         self._task = self._loop.create_task(self._run(), name="headwater append stream")
         self._task.add_done_callback(self._ended)
 
@@ -105,8 +106,10 @@ class AppendStream:
             try:
                 await self._converse()
             except NotPrimary as refusal:
+                self._failures.note(address, refusal)
                 named = self._endpoints.redirected(address, refusal)
-            except HeadwaterError:
+            except HeadwaterError as error:
+                self._failures.note(address, error)
                 self._endpoints.failed(address)
             self.queue.disconnect()
             self._wake()
@@ -198,6 +201,7 @@ class AppendStream:
                 moved = error
         if served:
             self._served_at = now
+            self._failures.clear()
         if moved is not None:
             raise moved
         if refused:
@@ -220,7 +224,7 @@ class AppendStream:
     def _elapse(self) -> None:
         self._timer = None
         now = self._loop.time()
-        unanswered = self.queue.elapse(now)
+        unanswered = self.queue.elapse(now, str(self._failures))
         # Half: the time until the stream stood, and until the append was sent, counts against the append.
         silent = now - self._served_at >= self._timeout_seconds / 2
         if unanswered and silent and self._stalled is not None and not self._stalled.done():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import grpc.aio
 from google.protobuf.message import Message
 
-from agent_core.client.attempts import DIRECT, new_backoff
+from agent_core.client.attempts import DIRECT, Failures, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.errors import HeadwaterError, NotPrimary, OutcomeUnknown, Unavailable
 from agent_core.rpc_errors import from_rpc_error
@@ -42,7 +42,8 @@ async def call_unary(
         unanswered: What a request that was sent and not answered becomes.
 
     Raises:
-        HeadwaterError: The node's own error, or the last one when the time ran out.
+        HeadwaterError: The node's own error, or when the time ran out the last one, with the reason of each node
+            that was tried.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
@@ -50,6 +51,7 @@ async def call_unary(
     attempt_seconds = FIRST_ATTEMPT_SECONDS
     # An attempt that was lost on the way stays lost: a later refusal does not show that nothing was written.
     lost: HeadwaterError | None = None
+    failures = Failures()
     while True:
         address = endpoints.current
         error: HeadwaterError
@@ -66,9 +68,10 @@ async def call_unary(
             lost = error
         if not error.retry:
             raise error
+        failures.note(address, error)
         pause = backoff.next_delay()
         if loop.time() + pause >= deadline:
-            raise lost or error
+            raise failures.told(lost or error)
         attempt_seconds *= 2
         if isinstance(error, NotPrimary):
             endpoints.redirected(address, error)

@@ -53,6 +53,8 @@ class Client(SessionReads):
         max_in_flight_bytes: The same bound in bytes.
         tracer: Records appends as traces, together with the nodes that have a collector configured;
             `agent_core.open_telemetry.OpenTelemetryTracer` is one. It stays the caller's to close.
+        discover: Learn the cluster's other nodes from the one that was reached, beside the work, and turn to them
+            when those that were given do not serve; False: use none but these, and the primary that they name.
 
     Raises:
         ValueError: An address is not `host:port`, or a bound is not positive.
@@ -67,6 +69,7 @@ class Client(SessionReads):
         max_in_flight: int = MAX_IN_FLIGHT,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
         tracer: Tracer | None = None,
+        discover: bool = True,
     ) -> None:
         for name, value in (
             ("timeout_seconds", timeout_seconds),
@@ -75,7 +78,7 @@ class Client(SessionReads):
         ):
             if value <= 0:
                 raise ValueError(f"{name} must be greater than 0; got {value}")
-        super().__init__(Endpoints(addresses), SessionsStub, timeout_seconds)
+        super().__init__(Endpoints(addresses, discover=discover), SessionsStub, timeout_seconds)
         self._acknowledgement = None if acknowledgement is None else Acknowledgement(acknowledgement)
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes

@@ -1,67 +1,48 @@
-"""Which node the client talks to: the configured addresses, and what a node said about where the primary is."""
+"""The connections of a client: one channel for each node that it turns to, and what it learns of further nodes."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 
 import grpc
 import grpc.aio
 
+from agent_core.client.addresses import Addresses
+from agent_core.client.discovery import Discovery
 from agent_core.errors import NotPrimary, Unavailable
 from agent_core.transport import client_options, close_channel
 
-ADDRESS_PATTERN = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-MAX_PORT = 65535
 CONNECT_SECONDS = 2.0
 """How long a node may take to accept a connection before the next address is tried."""
-MAX_CHANNELS = 64
-"""Addresses that a client ever talks to; redirections past it are not followed."""
-
-
-def check_address(address: str) -> str:
-    """Return a node's address.
-
-    Raises:
-        ValueError: It is not `host:port`.
-    """
-    match = ADDRESS_PATTERN.fullmatch(address)
-    if match is None or not 0 < int(match["port"]) <= MAX_PORT:
-        raise ValueError(f"a node's address is written host:port, for example 127.0.0.1:7101; got {address!r}")
-    return address
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
     """A channel to one node, as every client of the project opens it."""
-    return grpc.aio.insecure_channel(address, options=client_options())
-
-
-def primary_address(error: NotPrimary) -> str | None:
-    """The address of the primary that a node named in its refusal: the message's last word that is `host:port`."""
-    for word in reversed(str(error).split()):
-        candidate = word.strip("'\"`,;()").rstrip(".")
-        match = ADDRESS_PATTERN.fullmatch(candidate)
-        if match is not None and 0 < int(match["port"]) <= MAX_PORT:
-            return candidate
-    return None
+    # With the scheme a host is a name, whatever it is called: gRPC takes `unix:1` for a socket's path.
+    return grpc.aio.insecure_channel(f"dns:///{address}", options=client_options())
 
 
 class Endpoints:
-    """The addresses to try, the one in use, and one channel for each that was used.
+    """Connects to the node in use, and turns to another one that serves.
+
+    Args:
+        addresses: One node or several, each `host:port`.
+        discover: Learn the cluster's other nodes from the one that was reached; they come behind those given.
 
     Raises:
         ValueError: No address was given, or one is not `host:port`.
     """
 
-    def __init__(self, addresses: str | Sequence[str]) -> None:
-        given = (addresses,) if isinstance(addresses, str) else tuple(addresses)
-        if not given:
-            raise ValueError("a client needs the address of at least one node")
-        self._configured = tuple(check_address(address) for address in given)
+    def __init__(self, addresses: str | Sequence[str], *, discover: bool) -> None:
+        self._addresses = Addresses(addresses)
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._next = 0
-        self.current = self._configured[0]
+        self._discovery = Discovery(self._addresses, open_channel) if discover else None
+
+    @property
+    def current(self) -> str:
+        """The address in use."""
+        return self._addresses.current
 
     async def connected(self, timeout_seconds: float) -> grpc.aio.Channel:
         """The channel to the node in use, with its connection standing: what is sent on it leaves this process.
@@ -75,24 +56,19 @@ class Endpoints:
             channel = self._channels[address] = open_channel(address)
         try:
             async with asyncio.timeout(min(timeout_seconds, CONNECT_SECONDS)):
-                state = channel.get_state(try_to_connect=True)
-                while state is not grpc.ChannelConnectivity.READY:
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        raise Unavailable(f"{address} refuses connections")
-                    await channel.wait_for_state_change(state)
-                    state = channel.get_state(try_to_connect=True)
-        except TimeoutError:
-            raise Unavailable(f"{address} does not answer") from None
+                await _stands(address, channel)
+        except (TimeoutError, Unavailable) as error:
+            self._addresses.unreachable(address)
+            raise Unavailable(str(error) or f"{address} does not answer") from None
+        if self._discovery is not None:
+            self._discovery.reached(address, channel)
         return channel
 
     def failed(self, address: str) -> None:
-        """Turn to the next configured address after `address` did not serve.
-
-        Does nothing when another call has turned away from it already.
-        """
-        if address == self.current:
-            self._next = (self._next + 1) % len(self._configured)
-            self.current = self._configured[self._next]
+        """Turn to the next address after `address` did not serve, unless another call has done so already."""
+        self._addresses.failed(address)
+        if self._discovery is not None:
+            self._discovery.prove()
 
     def redirected(self, address: str, refusal: NotPrimary) -> bool:
         """Turn to the primary that the node at `address` named, or to the next address when it named none.
@@ -100,20 +76,24 @@ class Endpoints:
         Returns:
             Whether it named one.
         """
-        named = primary_address(refusal)
-        if (
-            named is None
-            or named == address
-            or (named not in self._channels and len(self._channels) >= MAX_CHANNELS)
-        ):
-            self.failed(address)
-            return False
-        if address == self.current:
-            self.current = named
-        return True
+        named = self._addresses.redirected(address, refusal)
+        if not named and self._discovery is not None:
+            self._discovery.prove()
+        return named
 
     async def close(self) -> None:
         """Close every channel; calls that run end at once."""
+        if self._discovery is not None:
+            await self._discovery.close()
         channels, self._channels = tuple(self._channels.values()), {}
         for channel in channels:
             await close_channel(channel)
+
+
+async def _stands(address: str, channel: grpc.aio.Channel) -> None:
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise Unavailable(f"{address} refuses connections")
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)

@@ -15,7 +15,8 @@ from agent_core.client.model import position_from_wire
 from agent_core.client.reads import SessionReads, position_to_wire
 from agent_core.errors import HeadwaterError, InvalidRequest
 from agent_core.position import Position
-from agent_core.rpc import read_pb2
+from agent_core.rpc import cluster_pb2, read_pb2
+from agent_core.rpc.cluster_pb2_grpc import ClusterReadingStub
 from agent_core.rpc.read_pb2_grpc import ReadingStub
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -49,13 +50,22 @@ class Reader(SessionReads):
     Args:
         addresses: One node or several, each `host:port`.
         timeout_seconds: How long a call may take, all of its attempts together.
+        discover: Learn the cluster's other nodes from the one that was reached, beside the work, and turn to them
+            when those that were given do not serve. Not by default: who reads chooses the node, and a heavy query
+            that takes long there should not wander to the primary.
 
     Raises:
         ValueError: An address is not `host:port`.
     """
 
-    def __init__(self, addresses: str | Sequence[str], *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        super().__init__(Endpoints(addresses), ReadingStub, timeout_seconds)
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        discover: bool = False,
+    ) -> None:
+        super().__init__(Endpoints(addresses, discover=discover), ReadingStub, timeout_seconds)
 
     async def __aenter__(self) -> Reader:
         return self
@@ -64,6 +74,36 @@ class Reader(SessionReads):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._endpoints.close()
+
+    async def cluster(self) -> cluster_pb2.GetClusterResponse:
+        """Nodes, and the groups of the node that answers with their roles, positions and lag, as it sees them.
+
+        Raises:
+            Unavailable: No node answered in time.
+        """
+        return await call_unary(
+            self._endpoints,
+            ClusterReadingStub,
+            "GetCluster",
+            cluster_pb2.GetClusterRequest(),
+            cluster_pb2.GetClusterResponse,
+            timeout_seconds=self._timeout_seconds,
+        )
+
+    async def lag(self) -> cluster_pb2.GetLagResponse:
+        """Every lag that the node which answers measures: its own, and the standbys' of what it leads.
+
+        Raises:
+            Unavailable: No node answered in time.
+        """
+        return await call_unary(
+            self._endpoints,
+            ClusterReadingStub,
+            "GetLag",
+            cluster_pb2.GetLagRequest(),
+            cluster_pb2.GetLagResponse,
+            timeout_seconds=self._timeout_seconds,
+        )
 
     async def query(
         self,

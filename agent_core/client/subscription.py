@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc.aio
 
-from agent_core.client.attempts import DIRECT, new_backoff
+from agent_core.client.attempts import DIRECT, Failures, new_backoff
 from agent_core.client.endpoints import Endpoints
 from agent_core.client.model import Entry, entry_from_wire
 from agent_core.errors import HeadwaterError, NotPrimary, Unavailable
@@ -56,12 +56,12 @@ class Subscription:
 
         Raises:
             SessionNotFound: No session of this id.
-            Unavailable: No node answered for the whole timeout.
+            Unavailable: No node answered for the whole timeout; the reason of each is told.
             HeadwaterError: The node refuses, or keeps skipping an entry.
         """
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
-        backoff = new_backoff()
+        backoff, failures = new_backoff(), Failures()
         while True:
             address, cursor = self._endpoints.current, self.cursor
             error: HeadwaterError | None = None
@@ -74,15 +74,19 @@ class Subscription:
             if self._caught_up and self._until_caught_up:
                 return
             progress = self.cursor > cursor
+            if progress:
+                backoff.reset()
+                failures.clear()
             if error is not None:
-                if not error.retry or loop.time() - self._heard_at >= self._timeout_seconds:
+                if not error.retry:
                     raise error
+                failures.note(address, error)
+                if loop.time() - self._heard_at >= self._timeout_seconds:
+                    raise failures.told(error)
                 if isinstance(error, NotPrimary):
                     self._endpoints.redirected(address, error)
                 elif isinstance(error, Unavailable):
                     self._endpoints.failed(address)
-            if progress:
-                backoff.reset()
             if error is not None or not progress:
                 await asyncio.sleep(backoff.next_delay())
 

@@ -48,13 +48,21 @@ class Workspaces:
     Args:
         addresses: One node or several, each `host:port`. Any node takes changes; reads show what it has applied.
         timeout_seconds: How long a call may take, all of its attempts together.
+        discover: Learn the cluster's other nodes from the one that was reached, beside the work, and turn to them
+            when those that were given do not serve; False: use none but these.
 
     Raises:
         ValueError: An address is not `host:port`.
     """
 
-    def __init__(self, addresses: str | Sequence[str], *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        self._endpoints = Endpoints(addresses)
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        discover: bool = True,
+    ) -> None:
+        self._endpoints = Endpoints(addresses, discover=discover)
         self._timeout_seconds = timeout_seconds
 
     async def __aenter__(self) -> Workspaces:

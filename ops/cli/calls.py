@@ -11,7 +11,7 @@ import click
 import grpc.aio
 from rich.console import Console
 
-from agent_core.client.endpoints import check_address
+from agent_core.client.addresses import check_address
 from agent_core.errors import (
     DocumentNotFound,
     HeadwaterError,

@@ -133,7 +133,8 @@ async def _show(session: str, nodes: Sequence[str], after: int, *, as_json: bool
 def tail(session: str, nodes: Sequence[str], after: int, until_caught_up: bool, as_json: bool) -> None:
     """Print a session's entries, then each new one as it becomes safe, until Ctrl-C.
 
-    When the node that is followed dies, the next one that --node names is: no entry is missed or printed twice.
+    When the node that is followed dies, another one is, which --node names or that one had told of: no entry is
+    missed or printed twice.
 
     Example: headwater tail my-session --after 120
     """

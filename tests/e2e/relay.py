@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -22,6 +23,7 @@ from ops.local_cluster import LocalCluster
 STREAM, RESYNC, SEAL, PREPARE = (
     f"/headwater.v1.Replication/{name}" for name in ("Stream", "Resync", "Seal", "Prepare")
 )
+GET_CLUSTER = "/headwater.v1.ClusterReading/GetCluster"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -35,6 +37,7 @@ class Relay(grpc.GenericRpcHandler):
         before: Awaited before a response is passed on, with its method and how many of its call went before it.
         refusals: By method, what a call of it ends with instead of being passed on.
         failures: The calls that did not end well: their methods, and what was said.
+        passed_on: By method, how many responses were passed on.
     """
 
     def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
@@ -44,6 +47,7 @@ class Relay(grpc.GenericRpcHandler):
         self.before: Callable[[str, int], Awaitable[None]] = _at_once
         self.refusals: Mapping[str, HeadwaterError] = {}
         self.failures: list[tuple[str, str]] = []
+        self.passed_on: Counter[str] = Counter()
 
     def service(self, details: Any) -> Any:
         """Any method is one with a stream in either direction: on the wire all look alike."""
@@ -70,6 +74,7 @@ class Relay(grpc.GenericRpcHandler):
                 await self.before(method, passed_on)
                 passed_on += 1
                 await context.write(self._tampered(response) if method == STREAM else response)
+                self.passed_on[method] += 1
         except grpc.aio.AioRpcError as error:
             self.failures.append((method, error.details() or ""))
             await context.abort(error.code(), error.details() or "", error.trailing_metadata())
@@ -91,17 +96,25 @@ async def _at_once(_method: str, _passed_on: int) -> None:
 @asynccontextmanager
 async def relay_between(cluster: LocalCluster, node: str, other: str) -> AsyncIterator[Relay]:
     """Have `node`, which does not run yet, reach `other` through a relay."""
+    real = cluster.address(other).grpc_address
+    text = to_toml(cluster.configurations[node])
+    assert f'"{real}"' in text
+    async with relay_before(real) as relay:
+        file = node_directory(cluster.directory, node) / CONFIGURATION_FILE
+        file.write_text(text.replace(f'"{real}"', f'"{relay.address}"'))
+        yield relay
+
+
+@asynccontextmanager
+async def relay_before(real: str) -> AsyncIterator[Relay]:
+    """Pass on to an address what comes to the relay's."""
     (port,) = free_ports(1)
-    address, real = f"127.0.0.1:{port}", cluster.address(other).grpc_address
+    address = f"127.0.0.1:{port}"
     channel = grpc.aio.insecure_channel(real, options=NODE_CHANNEL_OPTIONS)
     relay = Relay(address, channel)
     server = grpc.aio.server(options=server_options())
     server.add_generic_rpc_handlers((relay,))
     server.add_insecure_port(address)
-    text = to_toml(cluster.configurations[node])
-    assert f'"{real}"' in text
-    file = node_directory(cluster.directory, node) / CONFIGURATION_FILE
-    file.write_text(text.replace(f'"{real}"', f'"{address}"'))
     await server.start()
     try:
         yield relay

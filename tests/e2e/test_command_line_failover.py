@@ -1,4 +1,4 @@
-"""The command line goes on when the node that it was given first is killed, as the client library does."""
+"""The command line goes on when the node that it was given is killed, as the client library does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from agent_core.client import Client
 from ops.benchmarks.placement import let_lead
 from ops.local_cluster import LocalCluster
 from ops.sample_transcripts import sample_paths
+from tests.e2e.relay import GET_CLUSTER, relay_before
 from tests.plans import small_plan
 from tests.waiting import until
 
@@ -80,6 +82,27 @@ async def test_commands_go_on_at_another_node_when_the_one_named_first_is_killed
             await headwater(nodes, "append", SESSION, "once more")
             await until(lambda: len(seqs) >= 5, seconds=HEARS_WITHIN_SECONDS)
             assert seqs == [1, 2, 3, 4, 5]
+
+
+async def test_one_address_is_enough_once_the_other_nodes_were_learned_from_it(tmp_path: Path) -> None:
+    """The address is a relay's, which tells when the client and the command have been told of the other nodes."""
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
+        await let_lead(cluster, "node-1")
+        async with (
+            relay_before(cluster.address("node-1").grpc_address) as relay,
+            Client(relay.address, timeout_seconds=HEARS_WITHIN_SECONDS) as client,
+        ):
+            await client.create_session(session_id=SESSION)
+            await until(lambda: relay.passed_on[GET_CLUSTER] == 1)
+            async with tailed([relay.address]) as seqs:
+                await client.append(SESSION, "message", {"text": "before"})
+                await until(lambda: seqs == [1] and relay.passed_on[GET_CLUSTER] == 2, seconds=HEARS_WITHIN_SECONDS)
+                await cluster.kill("node-1")
+                for number in range(10):
+                    await client.append(SESSION, "message", {"number": number})
+                assert client.address in {cluster.address(node).grpc_address for node in ("node-2", "node-3")}
+                await until(lambda: len(seqs) >= 11, seconds=HEARS_WITHIN_SECONDS)
+                assert seqs == list(range(1, 12))
 
 
 async def test_every_kind_of_command_passes_over_a_dead_node(tmp_path: Path) -> None:

@@ -8,15 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import grpc.aio
 import httpx
 import pytest
 
+from agent_core.client import Reader
 from agent_core.cluster import Cluster, NodeAddress
 from agent_core.lag import Lag
 from agent_core.routing import ShardLayout
-from agent_core.rpc.cluster_pb2 import GetClusterRequest, GetLagRequest
-from agent_core.rpc.cluster_pb2_grpc import ClusterReadingStub, add_ClusterReadingServicer_to_server
+from agent_core.rpc.cluster_pb2_grpc import add_ClusterReadingServicer_to_server
 from ops.cluster_routes import cluster_routes
 from ops.cluster_service import ClusterReadingService
 from ops.cluster_view import ClusterView
@@ -31,7 +30,7 @@ from ops.node_snapshot import (
     ShardSnapshot,
     StandbySnapshot,
 )
-from tests.interfaces import asked_over_http, served_over_grpc
+from tests.interfaces import asked_over_http, serving_grpc
 from tests.message_content import content_of
 
 CLUSTER = Cluster(
@@ -115,9 +114,9 @@ FAILED = replace(
 class Node:
     """A node that tells of one snapshot, asked over both interfaces."""
 
-    def __init__(self, http: httpx.AsyncClient, channel: grpc.aio.Channel) -> None:
+    def __init__(self, http: httpx.AsyncClient, reader: Reader) -> None:
         self._http = http
-        self._stub = ClusterReadingStub(channel)
+        self._reader = reader
 
     async def by_http(self, what: str) -> dict[str, Any]:
         answer = await self._http.get(f"/v1/{what}")
@@ -127,8 +126,8 @@ class Node:
 
     async def by_grpc(self, what: str) -> dict[str, Any]:
         if what == "lag":
-            return content_of(await self._stub.GetLag(GetLagRequest()))
-        return content_of(await self._stub.GetCluster(GetClusterRequest()))
+            return content_of(await self._reader.lag())
+        return content_of(await self._reader.cluster())
 
 
 @asynccontextmanager
@@ -138,9 +137,10 @@ async def node_in(snapshot: NodeSnapshot) -> AsyncIterator[Node]:
     service = ClusterReadingService(view)
     async with (
         asked_over_http(app) as http,
-        served_over_grpc(partial(add_ClusterReadingServicer_to_server, service)) as channel,
+        serving_grpc(partial(add_ClusterReadingServicer_to_server, service)) as address,
+        Reader(address) as reader,
     ):
-        yield Node(http, channel)
+        yield Node(http, reader)
 
 
 @pytest.mark.parametrize("snapshot", [FULL, EMPTY, FAILED], ids=["full", "empty", "failed"])
