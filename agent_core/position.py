@@ -72,8 +72,8 @@ class EpochTable:
         return position.lsn < self.base.lsn or self.epoch_at(position.lsn) == position.epoch
 
     def replaces(self, position: Position) -> bool:
-        """Whether a later epoch wrote where `position` would have to stand, as far as the log can still tell."""
-        return any(start.epoch > position.epoch and start.first_lsn <= position.lsn for start in self.starts)
+        """Whether the log has gone past `position` without containing it, as far as it can still tell."""
+        return position <= self.last and not self.contains(position)
 
     def runs(self) -> Iterable[tuple[int, int, int]]:
         """`(epoch, first lsn, last lsn)` of each epoch's records, newest first."""

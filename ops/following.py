@@ -88,6 +88,7 @@ class FollowingGroup:
             context.positions.reveal(context.group, position)
 
         context.positions.judge_by(context.group, shards)
+        context.positions.written_by(context.group, lambda shard: shards.appliers[shard].applied)
         applied(shards.visible)
         shards.on_applied(applied)
         shards.on_committed(committed)

@@ -230,6 +230,7 @@ class LeadingGroup:
             name=f"writer group {context.group}",
         )
         self._thread = thread
+        context.positions.written_by(context.group, lambda shard: thread.owned.shards[shard].position)
         beginning = await thread.run(thread.owned.begin_epoch, context.cluster.cluster_id, ahead)
         tracker = self.tracker = CommitTracker(context.node_id, voters, beginning.opening_lsn)
         streams = self.streams = StandbyStreams(

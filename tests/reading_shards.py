@@ -23,6 +23,7 @@ class WrittenShards:
         self.layout = layout
         self.epoch = 1
         self.lsns = [0] * layout.shard_group_count
+        self.rows: dict[int, Position] = {}
         self.connections: dict[int, Connection] = {}
 
     def create_every_shard(self) -> None:
@@ -49,6 +50,7 @@ class WrittenShards:
         self.lsns[self.layout.group_of(shard)] += 1
         set_position(connection, self.position(shard), 1000)
         connection.execute("COMMIT")
+        self.rows[shard] = self.position(shard)
 
     def create(self, session_id: str, *, created_at: int = 1000, **columns: Any) -> None:
         values = {

@@ -57,7 +57,7 @@ class ReadingStub:
                 _registered_method=True)
         self.Follow = channel.unary_stream(
                 '/headwater.v1.Reading/Follow',
-                request_serializer=agent__core_dot_rpc_dot_session__pb2.SubscribeRequest.SerializeToString,
+                request_serializer=agent__core_dot_rpc_dot_read__pb2.FollowRequest.SerializeToString,
                 response_deserializer=agent__core_dot_rpc_dot_read__pb2.FollowEvent.FromString,
                 _registered_method=True)
         self.Query = channel.unary_unary(
@@ -134,7 +134,7 @@ def add_ReadingServicer_to_server(servicer, server):
             ),
             'Follow': grpc.unary_stream_rpc_method_handler(
                     servicer.Follow,
-                    request_deserializer=agent__core_dot_rpc_dot_session__pb2.SubscribeRequest.FromString,
+                    request_deserializer=agent__core_dot_rpc_dot_read__pb2.FollowRequest.FromString,
                     response_serializer=agent__core_dot_rpc_dot_read__pb2.FollowEvent.SerializeToString,
             ),
             'Query': grpc.unary_unary_rpc_method_handler(
@@ -276,7 +276,7 @@ class Reading:
             request,
             target,
             '/headwater.v1.Reading/Follow',
-            agent__core_dot_rpc_dot_session__pb2.SubscribeRequest.SerializeToString,
+            agent__core_dot_rpc_dot_read__pb2.FollowRequest.SerializeToString,
             agent__core_dot_rpc_dot_read__pb2.FollowEvent.FromString,
             options,
             channel_credentials,

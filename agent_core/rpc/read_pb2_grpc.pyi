@@ -36,7 +36,7 @@ class ReadingStub:
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]
     GetTranscript: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]
     GetToolCalls: _grpc.UnaryUnaryMultiCallable[_read_pb2.GetToolCallsRequest, _read_pb2.GetToolCallsResponse]
-    Follow: _grpc.UnaryStreamMultiCallable[_session_pb2.SubscribeRequest, _read_pb2.FollowEvent]
+    Follow: _grpc.UnaryStreamMultiCallable[_read_pb2.FollowRequest, _read_pb2.FollowEvent]
     """A session's entries, then each further one as this node applies it; an event without entries says that there are
     no more yet.
     """
@@ -50,7 +50,7 @@ class ReadingAsyncStub(ReadingStub):
     GetSession: _aio.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]  # type: ignore[assignment]
     GetTranscript: _aio.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]  # type: ignore[assignment]
     GetToolCalls: _aio.UnaryUnaryMultiCallable[_read_pb2.GetToolCallsRequest, _read_pb2.GetToolCallsResponse]  # type: ignore[assignment]
-    Follow: _aio.UnaryStreamMultiCallable[_session_pb2.SubscribeRequest, _read_pb2.FollowEvent]  # type: ignore[assignment]
+    Follow: _aio.UnaryStreamMultiCallable[_read_pb2.FollowRequest, _read_pb2.FollowEvent]  # type: ignore[assignment]
     """A session's entries, then each further one as this node applies it; an event without entries says that there are
     no more yet.
     """
@@ -89,7 +89,7 @@ class ReadingServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Follow(
         self,
-        request: _session_pb2.SubscribeRequest,
+        request: _read_pb2.FollowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_read_pb2.FollowEvent], _abc.AsyncIterator[_read_pb2.FollowEvent]]:
         """A session's entries, then each further one as this node applies it; an event without entries says that there are

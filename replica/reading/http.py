@@ -21,8 +21,15 @@ from replica.reading import http_models as models
 from replica.reading import queries
 from replica.reading.answers import QueryAnswer
 from replica.reading.http_disconnect import while_connected
-from replica.reading.http_events import entry_events
-from replica.reading.http_freshness import Demanded, demand, json_response, position_fields, seconds
+from replica.reading.http_events import Cursor, entry_events
+from replica.reading.http_freshness import (
+    Demanded,
+    demand,
+    json_response,
+    parse_after_position,
+    position_fields,
+    seconds,
+)
 from replica.reading.paging import Direction, SessionOrder, SessionSort
 from replica.reading.queries import SessionOverview, TranscriptEntry
 from replica.reading.reading import MAX_SEQ, Reading
@@ -165,18 +172,27 @@ def _session_routes(reading: Reading) -> APIRouter:
         *,
         session_id: SessionId,
         after_seq: AfterSeq = 0,
+        after_position: Annotated[
+            str, Query(description="The position that came with the entry after_seq.", examples=["3:1204"])
+        ] = "",
         last_event_id: Annotated[
-            int | None,
-            Header(description="In place of after_seq, sent by a browser that resumes.", ge=0, le=MAX_SEQ),
+            str | None, Header(description="In place of both, sent by a browser that resumes: an event's id.")
         ] = None,
     ) -> StreamingResponse:
-        """The entries past `after_seq`, then each further one: events `entry`, `caught_up`, `error`."""
-        start = after_seq if last_event_id is None else last_event_id
-        answers = reading.follow(session_id, after_seq=start)
+        """The entries past `after_seq`, then each further one: events `entry`, `caught_up`, `error`.
+
+        Who goes on with `after_position`, as a browser does by itself, hears `position_lost` if a fail-over has
+        undone something of what was shown there.
+        """
+        if last_event_id is not None:
+            cursor = Cursor.parse(last_event_id)
+        else:
+            cursor = Cursor(after_seq, parse_after_position(after_position))
+        answers = reading.follow(session_id, after_seq=cursor.seq, after_position=cursor.position)
         # What is wrong with the request is answered as such, before the stream begins.
         first = await anext(answers, None)
         return StreamingResponse(
-            entry_events(first, answers, _entry, start),
+            entry_events(first, answers, _entry, cursor.seq),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )

@@ -9,7 +9,7 @@ import orjson
 from fastapi import Depends, Query, Response
 
 from agent_core.errors import InvalidRequest
-from agent_core.position import Position
+from agent_core.position import START, Position
 from replica.reading.freshness import Demand
 from replica.reading.http_models import MaxStaleness, Wait
 from replica.reading.positions import GroupPosition
@@ -89,6 +89,20 @@ def parse_min_positions(text: str, groups: Sequence[int]) -> dict[int, Position]
         if group in groups:
             positions[group] = parsed
     return positions
+
+
+def parse_after_position(text: str) -> Position:
+    """Read `epoch:lsn`; START for an empty text.
+
+    Raises:
+        InvalidRequest: It is neither.
+    """
+    try:
+        return Position.parse(text) if text else START
+    except ValueError as error:
+        raise InvalidRequest(
+            f"after_position is written epoch:lsn, for example 3:1204; got {text[:80]!r}"
+        ) from error
 
 
 def seconds(milliseconds: int | None) -> float | None:

@@ -61,6 +61,12 @@ class EntryModel(BaseModel):
     idempotency_key: str
 
 
+class FollowedEntryModel(EntryModel):
+    """An entry of a followed session, as the event `entry` brings it."""
+
+    position: GroupPositionModel
+
+
 class SessionsResponse(BaseModel):
     """One page of sessions."""
 

@@ -12,12 +12,16 @@ is handed out only once the shard's own row may be seen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from agent_core.errors import InvalidRequest, Overloaded, PositionLost, PositionNotReached, Unavailable
 from agent_core.position import START, Position
+from replica.reading.shard_moves import RowOf, ShardMoves
 
 DEFAULT_WAIT_SECONDS = 2.0
 MAX_WAIT_SECONDS = 30.0
@@ -88,12 +92,13 @@ class AppliedPositions:
     """The applied position of every group of this node. Belongs to the event loop's thread.
 
     Attributes:
-        timeouts: Waits that ended without their position, since the start.
+        timeouts: Waits for a position that ended without it, since the start.
     """
 
     def __init__(self, shard_group_count: int) -> None:
         self._groups = [PositionWaiters() for _ in range(shard_group_count)]
         self._visible = [PositionWaiters() for _ in range(shard_group_count)]
+        self._moves = [ShardMoves() for _ in range(shard_group_count)]
         self._histories: list[History | None] = [None] * shard_group_count
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
@@ -110,12 +115,16 @@ class AppliedPositions:
 
     def advance(self, group: int, position: Position) -> None:
         """Say that every shard of a group contains everything up to `position`, and that it may be seen."""
-        self._release(self._groups[group].advance(position))
+        self._rise(group, self._groups[group], position)
         self.reveal(group, position)
 
     def reveal(self, group: int, position: Position) -> None:
         """Say that everything up to `position` may be seen, whichever shards contain it."""
-        self._release(self._visible[group].advance(position))
+        self._rise(group, self._visible[group], position)
+
+    def written_by(self, group: int, row_of: RowOf) -> None:
+        """Another role writes a group's shards from now on; `row_of` tells the rows that it has given them."""
+        self._moves[group].row_of = row_of
 
     def judge_by(self, group: int, history: History) -> None:
         """Refuse from now on what `history` says will never be committed."""
@@ -138,7 +147,7 @@ class AppliedPositions:
             return
         try:
             if read_at > visible.applied:
-                await self._released(visible, read_at, deadline_seconds)
+                await self._reached(visible, read_at, deadline_seconds)
             # A higher epoch's position is past the row of a history that lost, and yet does not contain it.
             if (history := self._histories[group]) is not None and history.is_lost(read_at):
                 raise Unavailable(
@@ -172,37 +181,34 @@ class AppliedPositions:
                 f"the wait for a position is {deadline_seconds:g} s; allowed are 0 to {MAX_WAIT_SECONDS:g} s"
             )
         waiters = self._groups[group]
-        self._check_may_come(group, min_position)
+        self.check_may_come(group, min_position)
         if min_position > waiters.applied:
             try:
-                await self._released(waiters, min_position, deadline_seconds)
+                await self._reached(waiters, min_position, deadline_seconds)
             except TimeoutError:
                 raise PositionNotReached(
                     f"group {group} has applied {waiters.applied} here, and did not reach {min_position} "
                     f"within {deadline_seconds:.3g} s"
                 ) from None
             # A later epoch's position is past this one, and need not contain it.
-            self._check_may_come(group, min_position)
+            self.check_may_come(group, min_position)
         return waiters.applied
 
-    async def moves(self, group: int, since: Position, seconds: float) -> bool:
-        """Wait for whatever a group applies past `since`, in the same history or in one that replaces it.
+    def moved_at(self, group: int, shard: int) -> Position:
+        """See `ShardMoves.moved_at`: what to wait past, taken before the shard is read."""
+        return self._moves[group].moved_at(shard)
 
-        Returns:
-            False: nothing came within `seconds`.
+    async def until_moved(self, group: int, shard: int, since: Position, seconds: float) -> None:
+        """Wait until a shard moves past `since`, or its group comes to another epoch, or `seconds` are over.
 
         Raises:
             Overloaded: Too many readers wait.
         """
-        waiters = self._groups[group]
-        following = since._replace(lsn=since.lsn + 1)
-        if following <= waiters.applied:
-            return True
-        try:
-            await self._released(waiters, following, seconds)
-        except TimeoutError:
-            return False
-        return True
+        moves = self._moves[group]
+        if moves.moved_at(shard) > since:
+            return
+        with contextlib.suppress(TimeoutError):
+            await self._released(partial(moves.wait, shard, since), partial(moves.discard, shard), seconds)
 
     def check_kept(self, group: int, shown: Position) -> None:
         """Check that what was shown at a position, when it could be seen, is in the group's history still.
@@ -217,28 +223,50 @@ class AppliedPositions:
                 "history; read again from the beginning"
             )
 
-    def _check_may_come(self, group: int, min_position: Position) -> None:
+    def check_may_come(self, group: int, min_position: Position) -> None:
+        """Check that a position, which another node may have shown, is in the group's history here or may come.
+
+        Raises:
+            PositionLost: It never will: another primary's history has replaced it.
+        """
         if (history := self._histories[group]) is not None and history.never_comes(min_position):
             raise PositionLost(
                 f"group {group} will never reach {min_position}: a later primary's history has taken its place, so "
                 "what was written there is lost; read without a position what there is"
             )
 
-    async def _released(self, waiters: PositionWaiters, position: Position, deadline_seconds: float) -> None:
-        if len(self._futures) >= MAX_WAITERS:
-            raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
-        number = next(self._numbers)
-        waiters.add(position, number)
-        future = self._futures[number] = asyncio.get_running_loop().create_future()
+    async def _reached(self, waiters: PositionWaiters, position: Position, seconds: float) -> None:
         try:
-            async with asyncio.timeout(deadline_seconds):
-                await future
+            await self._released(partial(waiters.add, position), partial(waiters.discard, position), seconds)
         except TimeoutError:
             self.timeouts += 1
             raise
+
+    async def _released(
+        self, register: Callable[[int], object], discard: Callable[[int], None], seconds: float
+    ) -> None:
+        """Wait until the number that is registered is released.
+
+        Raises:
+            TimeoutError: It was not within `seconds`.
+            Overloaded: Too many readers wait.
+        """
+        if len(self._futures) >= MAX_WAITERS:
+            raise Overloaded(f"{MAX_WAITERS} readers wait for a position already; try again later")
+        number = next(self._numbers)
+        register(number)
+        future = self._futures[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await future
         finally:
             if self._futures.pop(number, None) is not None:
-                waiters.discard(position, number)
+                discard(number)
+
+    def _rise(self, group: int, waiters: PositionWaiters, position: Position) -> None:
+        if position > waiters.applied:
+            self._release(waiters.advance(position))
+            self._release(self._moves[group].advance(self._groups[group].applied.epoch))
 
     def _release(self, numbers: list[int]) -> None:
         for number in numbers:

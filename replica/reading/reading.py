@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from agent_core.database.build import Connection
 from agent_core.errors import InvalidRequest, Unavailable
-from agent_core.position import Position
+from agent_core.position import START, Position
 from agent_core.routing import ShardLayout, check_session_id
 from replica.reading import queries
 from replica.reading.answers import QueryAnswer, SessionAnswer, SessionsAnswer, ToolCallsAnswer, TranscriptAnswer
@@ -177,19 +177,22 @@ class Reading:
         page, position = await self._entries(session_id, after_seq, limit, demand)
         return ToolCallsAnswer(*tool_calls_of(page), position)
 
-    def follow(self, session_id: str, *, after_seq: int = 0) -> AsyncGenerator[TranscriptAnswer, None]:
+    def follow(
+        self, session_id: str, *, after_seq: int = 0, after_position: Position = START
+    ) -> AsyncGenerator[TranscriptAnswer, None]:
         """A session's entries past `after_seq`, then each further one as this node applies it, without end.
 
         An answer without entries says that nothing more is there yet; it comes after the backfill, and then at
-        least every `live_follow.IDLE_SECONDS`.
+        least every `live_follow.IDLE_SECONDS`. `after_position` came with the entry `after_seq`, from this node or
+        another one.
 
         Raises:
             SessionNotFound: There is no session of this id, as far as this node has applied.
-            PositionLost: A fail-over has undone something of what was answered (after `local` acknowledgement); the
-                transcript is to be read anew.
+            PositionLost: A fail-over has undone something of what was shown at `after_position`, or answered here
+                (after `local` acknowledgement); the transcript is to be read anew.
         """
-        group = self.layout.group_of(self.layout.shard_of(check_session_id(session_id)))
-        return self.live_follow.answers(session_id, group, after_seq)
+        shard = self.layout.shard_of(check_session_id(session_id))
+        return self.live_follow.answers(session_id, self.layout.group_of(shard), shard, after_seq, after_position)
 
     async def query(
         self,

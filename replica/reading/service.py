@@ -132,11 +132,16 @@ class ReadingService(read_pb2_grpc.ReadingServicer):
         )
 
     async def Follow(  # noqa: N802 - gRPC names its methods
-        self, request: session_pb2.SubscribeRequest, context: Context
+        self, request: read_pb2.FollowRequest, context: Context
     ) -> AsyncIterator[read_pb2.FollowEvent]:
         """A session's entries, then each further one as this node applies it."""
         try:
-            async for answer in self._reading.follow(request.session_id, after_seq=request.after_seq):
+            answers = self._reading.follow(
+                request.session_id,
+                after_seq=request.after_seq,
+                after_position=_position(request.after_position),
+            )
+            async for answer in answers:
                 yield read_pb2.FollowEvent(
                     entries=[session_pb2.Entry(**entry._asdict()) for entry in answer.entries],
                     position=_group_position(answer.position),

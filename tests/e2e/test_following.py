@@ -12,14 +12,17 @@ import grpc.aio
 import httpx
 
 from agent_core.client import Client, Reader
+from agent_core.rpc.read_pb2 import FollowRequest
 from agent_core.rpc.read_pb2_grpc import ReadingStub
-from agent_core.rpc.session_pb2 import SubscribeRequest
 from ops.local_cluster import LocalCluster
 from ops.operating import Operator
+from replica.reading.live_follow import IDLE_SECONDS
 from tests.e2e.cluster_under_load import load, until
 from tests.plans import small_plan
 
 SESSION = "writer-0"
+PROMPT_SECONDS = IDLE_SECONDS / 2
+"""Who is not woken reads again after `IDLE_SECONDS`, and would bring an entry no sooner."""
 
 
 class Followed:
@@ -45,7 +48,7 @@ class Followed:
 
     async def by_grpc(self, address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
-            async for event in ReadingStub(channel).Follow(SubscribeRequest(session_id=SESSION)):
+            async for event in ReadingStub(channel).Follow(FollowRequest(session_id=SESSION)):
                 self.note([entry.seq for entry in event.entries])
         raise AssertionError("following ended")
 
@@ -126,3 +129,39 @@ async def test_a_follower_that_waits_for_news_goes_on_in_the_next_epoch(tmp_path
                 await cluster.kill(first)
                 await client.append(SESSION, "message", {"number": 2})
                 await until(lambda: all(each.seqs == [1, 2] for each in followed))
+
+
+async def test_followers_on_every_node_hear_of_their_own_shard_at_once_and_read_for_no_other(
+    tmp_path: Path,
+) -> None:
+    async with LocalCluster(tmp_path, small_plan()) as cluster:
+        layout = cluster.configurations["node-1"].cluster_map.layout
+        elsewhere = next(name for n in range(99) if layout.shard_of(name := f"s{n}") != layout.shard_of(SESSION))
+        nodes = [node.node_id for node in cluster.addresses]
+        async with Client([node.grpc_address for node in cluster.addresses], timeout_seconds=60) as client:
+            for session_id in (SESSION, elsewhere):
+                await client.create_session(session_id=session_id)
+            appended = await client.append(SESSION, "message", {"number": 1})
+            for node in nodes:
+                async with Reader(cluster.address(node).grpc_address) as reader:
+                    assert [entry.seq async for entry in reader.transcript(SESSION, min_position=appended.position)]
+            async with followers(cluster, *nodes) as followed:
+                await until(lambda: all(each.seqs == [1] and each.quiet for each in followed))
+                before = [await shard_reads(cluster.address(node).http_address) for node in nodes]
+                for number in range(100):
+                    await client.append(elsewhere, "message", {"number": number})
+                after = [await shard_reads(cluster.address(node).http_address) for node in nodes]
+                assert sum(after) - sum(before) <= len(followed), "each may have looked once after IDLE_SECONDS"
+                async with asyncio.timeout(PROMPT_SECONDS):
+                    await client.append(SESSION, "message", {"number": 2})
+                    await until(lambda: all(each.seqs == [1, 2] for each in followed))
+                    await client.append(SESSION, "message", {"number": 3})
+                    await until(lambda: all(each.seqs == [1, 2, 3] for each in followed))
+
+
+async def shard_reads(address: str) -> int:
+    """How often a node has read a shard."""
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as http:
+        text = (await http.get("/metrics")).text
+    (line,) = (line for line in text.splitlines() if line.startswith("headwater_shard_reads_total"))
+    return int(float(line.split()[-1]))

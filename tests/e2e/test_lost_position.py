@@ -16,7 +16,9 @@ SESSION = "session"
 STANDBYS = ("node-2", "node-3")
 
 
-async def test_a_position_that_died_with_its_primary_is_a_conflict_on_a_standby(tmp_path: Path) -> None:
+async def test_a_position_that_died_with_its_primary_is_a_conflict_to_read_and_to_go_on_from(
+    tmp_path: Path,
+) -> None:
     plan = steady_plan(cluster={"acknowledgement": "local"})
     async with LocalCluster(tmp_path, plan) as cluster:
         await let_lead(cluster, "node-1")
@@ -40,4 +42,8 @@ async def test_a_position_that_died_with_its_primary_is_a_conflict_on_a_standby(
                 path, params = f"/v1/sessions/{SESSION}", {"min_position": str(lost.position), "wait_ms": "0"}
                 while (answer := await http.get(path, params=params)).status_code == 503:
                     await asyncio.sleep(0.05)
+                # Its seq names another entry by now.
+                cursor = {"after_seq": str(lost.seq), "after_position": str(lost.position)}
+                resumed = await http.get(f"{path}/events", params=cursor)
+            assert (resumed.status_code, resumed.json()["error"]["code"]) == (409, "position_lost"), resumed.text
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "position_lost"), answer.text

@@ -53,7 +53,7 @@ class FakeReading(ReadingServicer):
         return read_pb2.GetToolCallsResponse()
 
     async def Follow(  # noqa: N802 - gRPC's name
-        self, request: session_pb2.SubscribeRequest, context: Context
+        self, request: read_pb2.FollowRequest, context: Context
     ) -> AsyncIterator[read_pb2.FollowEvent]:
         yield read_pb2.FollowEvent()
 

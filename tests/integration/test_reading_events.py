@@ -36,6 +36,7 @@ class Node:
         self.shards.create_every_shard()
         self.shards.create(SESSION)
         self.applied = AppliedPositions(1)
+        self.applied.written_by(0, self.shards.rows.get)
         self.reading = Reading.open(directory, LAYOUT, self.applied)
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self._server: HttpServer | None = None

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_core.errors import InvalidRequest
 from agent_core.position import Position
@@ -17,12 +19,14 @@ from ops.http import build_app
 from ops.node_snapshot import NodeSnapshot
 from replica.reading import http_models as models
 from replica.reading.http import reading_routes
+from replica.reading.http_events import Cursor
 from replica.reading.http_freshness import POSITION_HEADER, parse_min_positions
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from tests.reading_shards import WrittenShards
 
 LAYOUT = ShardLayout(shard_count=4, shard_group_count=2)
+NUMBER = st.integers(0, 2**63 - 1)
 
 
 @pytest.fixture
@@ -224,6 +228,30 @@ async def test_a_position_that_a_fail_over_has_lost_is_a_conflict(tmp_path: Path
     await reading.close()
 
 
+async def test_who_resumes_a_stream_of_events_after_what_a_fail_over_has_lost_is_told_so(
+    tmp_path: Path, shards: WrittenShards
+) -> None:
+    applied = AppliedPositions(LAYOUT.shard_group_count)
+    applied.judge_by(0, Replaced())
+    applied.judge_by(1, Replaced())
+    reading = Reading.open(tmp_path, LAYOUT, applied)
+    node = NodeSnapshot(cluster_id="test", node_id="node-1", version="1.2.3")
+    transport = httpx.ASGITransport(build_app(lambda: node, routes=reading_routes(reading)))
+    events = "/v1/sessions/session-1/events"
+    async with httpx.AsyncClient(transport=transport, base_url="http://node") as http:
+        for answer in (
+            await http.get(events, params={"after_seq": 1, "after_position": "1:60"}),
+            await http.get(events, headers={"last-event-id": "1@1:60"}),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "position_lost")
+    await reading.close()
+
+
+@given(st.builds(Cursor, NUMBER, st.builds(Position, NUMBER, NUMBER)))
+def test_a_browser_gives_back_the_cursor_that_an_event_named(cursor: Cursor) -> None:
+    assert Cursor.parse(str(cursor)) == cursor
+
+
 async def test_a_body_that_is_too_large_is_refused(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/query", content=b" " * 1_100_000)
     assert response.status_code == 413
@@ -280,12 +308,17 @@ async def test_no_number_from_outside_breaks_a_read(client: httpx.AsyncClient, n
         assert answer.status_code < 500, (name, answer.text)
 
 
-@pytest.mark.parametrize("number", ["9" * 19, "9" * 5000, "-1", "1.5", "x"], ids=lambda number: number[:5])
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 19, "9" * 5000, "-1", "1.5", "x", "1@", "1@x", "1@1:2:3", "@1:2"],
+    ids=lambda number: number[:5],
+)
 async def test_a_cursor_that_is_no_seq_is_refused(client: httpx.AsyncClient, number: str) -> None:
     events = "/v1/sessions/session-1/events"
     for answer in (
         await client.get(events, params={"after_seq": number}),
         await client.get(events, headers={"last-event-id": number}),
+        await client.get(events, params={"after_position": number}),
     ):
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 

@@ -304,6 +304,22 @@ async def test_a_position_that_a_fail_over_has_lost_is_told_as_such(
     assert type(error) is PositionLost
 
 
+async def test_a_follower_that_resumes_after_what_a_fail_over_has_lost_is_told_so(
+    stub: read_pb2_grpc.ReadingAsyncStub, applied: AppliedPositions
+) -> None:
+    applied.judge_by(LAYOUT.group_of(LAYOUT.shard_of("session-1")), Replaced())
+
+    def resumed(lsn: int) -> grpc.aio.UnaryStreamCall[read_pb2.FollowRequest, read_pb2.FollowEvent]:
+        return stub.Follow(
+            read_pb2.FollowRequest(session_id="session-1", after_seq=1, after_position=position(1, lsn))
+        )
+
+    assert type(await failure(resumed(9).read())) is PositionLost
+    kept = resumed(8)
+    assert isinstance(await kept.read(), read_pb2.FollowEvent)
+    kept.cancel()
+
+
 async def test_a_query_over_all_shards_of_one_group_waits_for_its_position(tmp_path: Path) -> None:
     reading = Reading.open(tmp_path, ShardLayout(shard_count=1, shard_group_count=1), AppliedPositions(1))
     service = ReadingService(reading)

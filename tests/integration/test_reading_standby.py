@@ -18,9 +18,8 @@ import pytest_asyncio
 from agent_core.client import Client, Reader
 from agent_core.rpc.cluster_pb2 import GetClusterRequest, GetLagRequest
 from agent_core.rpc.cluster_pb2_grpc import ClusterReadingStub
-from agent_core.rpc.read_pb2 import FollowEvent
+from agent_core.rpc.read_pb2 import FollowEvent, FollowRequest
 from agent_core.rpc.read_pb2_grpc import ReadingStub
-from agent_core.rpc.session_pb2 import SubscribeRequest
 from ops.benchmarks.placement import let_lead
 from ops.cluster_files import free_ports
 from ops.local_cluster import LocalCluster
@@ -109,7 +108,7 @@ async def test_events_of_nothing_are_refused_before_the_stream_begins(load: Load
 
 async def test_a_session_is_followed_over_grpc(load: Load) -> None:
     async with grpc.aio.insecure_channel(load.cluster.address(STANDBY).grpc_address) as channel:
-        call = ReadingStub(channel).Follow(SubscribeRequest(session_id=SESSION, after_seq=10))
+        call = ReadingStub(channel).Follow(FollowRequest(session_id=SESSION, after_seq=10))
         seen: list[int] = []
         async with asyncio.timeout(30):
             while len(seen) < 50:

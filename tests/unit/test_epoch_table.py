@@ -15,8 +15,8 @@ def test_a_position_of_this_history_is_contained(position: str) -> None:
     assert not HISTORY.replaces(Position.parse(position))
 
 
-@pytest.mark.parametrize("position", ["1:14", "1:25", "2:20", "3:20", "3:31"])
-def test_a_position_where_a_later_epoch_wrote_is_replaced(position: str) -> None:
+@pytest.mark.parametrize("position", ["1:14", "1:25", "2:20", "3:20", "3:31", "2:12", "3:15"])
+def test_a_position_that_the_history_went_past_without_it_is_replaced(position: str) -> None:
     assert HISTORY.replaces(Position.parse(position))
     assert not HISTORY.contains(Position.parse(position))
 

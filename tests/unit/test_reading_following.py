@@ -15,9 +15,13 @@ from replica.reading import live_follow
 from replica.reading.positions import AppliedPositions
 from replica.reading.reading import Reading
 from tests.reading_shards import WrittenShards
+from tests.waiting import until
 
-LAYOUT = ShardLayout(shard_count=1, shard_group_count=1)
+LAYOUT = ShardLayout(shard_count=4, shard_group_count=1)
 SESSION = "followed"
+SHARD = LAYOUT.shard_of(SESSION)
+NEIGHBOUR = next(name for n in range(99) if LAYOUT.shard_of(name := f"neighbour-{n}") == SHARD)
+ELSEWHERE = next(name for n in range(99) if LAYOUT.shard_of(name := f"elsewhere-{n}") != SHARD)
 
 
 class FollowedLog:
@@ -47,6 +51,7 @@ class Node:
         self.log = FollowedLog()
         self.applied = AppliedPositions(1)
         self.applied.judge_by(0, self.log)
+        self.applied.written_by(0, self.shards.rows.get)
         self.reading = Reading.open(directory, LAYOUT, self.applied)
 
     @property
@@ -56,13 +61,17 @@ class Node:
     def apply(self) -> None:
         self.applied.advance(0, self.position)
 
+    def append(self, session_id: str, *payloads: str) -> None:
+        self.shards.append(session_id, *payloads)
+        self.apply()
+
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     made = Node(tmp_path)
-    made.shards.create(SESSION)
-    made.shards.append(SESSION, "1", "2")
-    made.apply()
+    for session_id in (SESSION, NEIGHBOUR, ELSEWHERE):
+        made.shards.create(session_id)
+    made.append(SESSION, "1", "2")
     yield made
     await made.reading.close()
     made.shards.close()
@@ -73,9 +82,7 @@ async def test_a_follower_that_has_everything_goes_on_in_the_next_epoch(node: No
     assert [entry.seq for entry in (await anext(answers)).entries] == [1, 2]
     assert (await anext(answers)).entries == []
     waiting = asyncio.ensure_future(anext(answers))
-    async with asyncio.timeout(10):
-        while not node.applied.waiting:
-            await asyncio.sleep(0.005)
+    await until(lambda: node.applied.waiting)
     node.shards.epoch = 2
     node.log.begin(2, node.position.lsn + 1)
     node.shards.append(SESSION, "3")
@@ -94,11 +101,9 @@ async def test_a_follower_waits_while_a_shard_holds_what_may_not_be_seen(node: N
     node.applied.advance(0, Position(2, kept.lsn + 1))
     waiting = asyncio.ensure_future(anext(answers))
     reads = node.reading.pool.reads
-    async with asyncio.timeout(10):
-        while node.reading.pool.reads < reads + 3:
-            await asyncio.sleep(0.005)
+    await until(lambda: node.reading.pool.reads >= reads + 3)
     assert not waiting.done()
-    with node.shards.writing(0) as connection:  # as a resync does
+    with node.shards.writing(SHARD) as connection:  # as a resync does
         node.shards.epoch = 2
         connection.execute("UPDATE entries SET payload = '3' WHERE seq = 3")
     node.apply()
@@ -115,6 +120,77 @@ async def test_a_follower_that_was_shown_what_a_later_primary_undid_is_told_to_r
     node.apply()
     with pytest.raises(PositionLost, match="read again from the beginning"):
         await anext(answers)
+
+
+async def test_appends_to_other_shards_make_no_read_of_a_followed_session(node: Node) -> None:
+    answers = node.reading.follow(SESSION)
+    assert [entry.seq for entry in (await anext(answers)).entries] == [1, 2]
+    assert (await anext(answers)).entries == []
+    waiting = asyncio.ensure_future(anext(answers))
+    await until(lambda: node.applied.waiting)
+    reads = node.reading.pool.reads
+    for number in range(20):
+        node.append(ELSEWHERE, str(number))
+        await asyncio.sleep(live_follow.FOLLOW_SECONDS / 5)
+    assert node.reading.pool.reads == reads
+    node.append(SESSION, "3")
+    assert [entry.seq for entry in (await waiting).entries] == [3]
+    assert node.reading.pool.reads == reads + 1
+    await answers.aclose()
+
+
+@pytest.mark.parametrize("busy", [NEIGHBOUR, ELSEWHERE])
+async def test_a_follower_of_an_idle_session_is_told_so_at_the_present_position_however_busy_others_are(
+    node: Node, busy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_follow, "IDLE_SECONDS", 0.3)
+    answers = node.reading.follow(SESSION, after_seq=2)
+    assert (await anext(answers)).entries == []
+    waiting = asyncio.ensure_future(anext(answers))
+    before = node.position
+    async with asyncio.timeout(10):
+        while not waiting.done():
+            node.append(busy, "more")
+            await asyncio.sleep(0.01)
+    told = await waiting
+    assert told.entries == []
+    assert before < told.position.position <= node.position
+    await answers.aclose()
+
+
+async def test_who_resumes_after_what_a_later_primary_undid_is_told_so_before_anything_else(node: Node) -> None:
+    shown = node.position
+    node.log.begin(2, shown.lsn)
+    node.shards.epoch = 2
+    node.append(SESSION, "another 3", "and a 4")
+    with pytest.raises(PositionLost, match=f"never reach {shown}"):
+        await anext(node.reading.follow(SESSION, after_seq=3, after_position=shown))
+
+
+async def test_who_resumes_at_a_node_that_lags_waits_until_its_history_tells_whether_what_was_shown_is_lost(
+    node: Node,
+) -> None:
+    ahead = Position(1, node.position.lsn + 3)
+    answers = node.reading.follow(SESSION, after_seq=7, after_position=ahead)
+    assert (await anext(answers)).entries == []
+    waiting = asyncio.ensure_future(anext(answers))
+    await until(lambda: node.applied.waiting)
+    node.append(SESSION, "3")
+    node.log.begin(2, node.position.lsn + 1)
+    node.shards.epoch = 2
+    node.append(SESSION, "another 4")
+    with pytest.raises(PositionLost, match=f"never reach {ahead}"):
+        await waiting
+
+
+async def test_who_resumes_after_what_was_kept_hears_what_followed(node: Node) -> None:
+    shown = node.position
+    node.log.begin(2, shown.lsn + 1)
+    node.shards.epoch = 2
+    node.append(SESSION, "3")
+    answers = node.reading.follow(SESSION, after_seq=2, after_position=shown)
+    assert [entry.seq for entry in (await anext(answers)).entries] == [3]
+    await answers.aclose()
 
 
 async def test_followers_are_bounded_and_who_leaves_makes_room(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

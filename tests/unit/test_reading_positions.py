@@ -128,16 +128,67 @@ async def test_a_position_that_is_replaced_while_it_is_waited_for_is_not_taken_f
         await waiting
 
 
-async def test_a_later_epoch_that_stands_where_the_next_record_would_is_a_move_and_no_loss() -> None:
+async def test_a_follower_waits_for_its_own_shard_and_not_for_another_one_of_its_group() -> None:
     positions = AppliedPositions(1)
+    rows = {4: Position(1, 6), 5: Position(1, 7)}
+    positions.written_by(0, rows.get)
     positions.advance(0, Position(1, 7))
-    positions.judge_by(0, Replaced(Position(1, 8)))
-    assert not await positions.moves(0, Position(1, 7), 0.01)
-    moving = asyncio.ensure_future(positions.moves(0, Position(1, 7), 5))
+    since = positions.moved_at(0, 4)
+    waiting = asyncio.ensure_future(positions.until_moved(0, 4, since, 5))
+    await asyncio.sleep(0)
+    rows[5] = Position(1, 8)
+    positions.advance(0, Position(1, 8))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    rows[4] = Position(1, 9)
+    positions.advance(0, Position(1, 9))
+    await waiting
+    await positions.until_moved(0, 4, since, 5)
+    assert positions.waiting == 0
+
+
+async def test_a_shard_that_is_written_is_no_news_before_more_of_its_group_may_be_seen() -> None:
+    positions = AppliedPositions(1)
+    rows = {4: Position(1, 6)}
+    positions.written_by(0, rows.get)
+    positions.advance(0, Position(1, 7))
+    waiting = asyncio.ensure_future(positions.until_moved(0, 4, positions.moved_at(0, 4), 5))
+    await asyncio.sleep(0)
+    rows[4] = Position(1, 8)
+    positions.advance(0, Position(1, 7))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    positions.reveal(0, Position(1, 8))
+    await waiting
+
+
+async def test_a_new_epoch_is_a_move_of_every_shard_and_it_is_one_only_once() -> None:
+    positions = AppliedPositions(1)
+    positions.written_by(0, {4: Position(1, 6)}.get)
+    positions.advance(0, Position(1, 7))
+    waiting = asyncio.ensure_future(positions.until_moved(0, 4, positions.moved_at(0, 4), 5))
     await asyncio.sleep(0)
     positions.advance(0, Position(2, 8))
-    assert await moving
-    assert await positions.moves(0, Position(1, 7), 0)
+    await waiting
+    again = asyncio.ensure_future(positions.until_moved(0, 4, positions.moved_at(0, 4), 5))
+    await asyncio.sleep(0)
+    positions.advance(0, Position(2, 9))
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()
+
+
+async def test_a_wait_for_news_that_do_not_come_is_no_position_that_was_missed() -> None:
+    positions = AppliedPositions(1)
+    await positions.until_moved(0, 4, positions.moved_at(0, 4), 0.01)
+    assert (positions.waiting, positions.timeouts) == (0, 0)
+
+
+def test_what_was_shown_is_kept_where_a_later_epoch_stands_next_to_it_and_lost_where_it_stands_in_its_place() -> (
+    None
+):
+    positions = AppliedPositions(1)
+    positions.judge_by(0, Replaced(Position(1, 8)))
     positions.check_kept(0, Position(1, 7))
     with pytest.raises(PositionLost, match=r"up to 1:8 .* undone"):
         positions.check_kept(0, Position(1, 8))

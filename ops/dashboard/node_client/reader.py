@@ -19,7 +19,7 @@ from ops.dashboard.node_client.failures import UNREADABLE, DashboardBusy, NodeRe
 from ops.dashboard.node_client.server_sent_events import EventStream, EventTooLarge
 from ops.dashboard.paths import session_path
 from replica.reading.http_freshness import AGE_HEADER
-from replica.reading.http_models import EntryModel, ErrorResponse
+from replica.reading.http_models import ErrorResponse, FollowedEntryModel
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 10.0
@@ -68,7 +68,7 @@ class Answer(Generic[Content]):
 class FollowedEntry:
     """A further entry of a followed session, and the node that told it."""
 
-    entry: EntryModel
+    entry: FollowedEntryModel
     node: str
 
 
@@ -167,12 +167,14 @@ class NodeReader:
         self.choice.learn(node.address, answer.content)
         return answer.content
 
-    async def follow(self, session_id: str, *, after_seq: int) -> AsyncIterator[Followed]:
+    async def follow(self, session_id: str, *, after_seq: int, after_position: str = "") -> AsyncIterator[Followed]:
         """The entries of a session past `after_seq` as they come, from one node after the other.
+
+        `after_position` is where the entry `after_seq` was read.
 
         Raises:
             NoNodeAnswers: None could be followed.
-            NodeRefused: There is no such session.
+            NodeRefused: There is no such session, or a fail-over has undone something of what was read.
             DashboardBusy: As many sessions as may be are followed already.
         """
         reasons: dict[str, str] = {}
@@ -181,10 +183,10 @@ class NodeReader:
             if node is None:
                 raise NoNodeAnswers(reasons)
             try:
-                async for followed in self._follow_at(node, session_id, after_seq):
+                async for followed in self._follow_at(node, session_id, after_seq, after_position):
                     reasons.clear()
                     if isinstance(followed, FollowedEntry):
-                        after_seq = followed.entry.seq
+                        after_seq, after_position = followed.entry.seq, followed.entry.position.position
                     yield followed
                 reason = "it ended the stream"
             except _CannotServe as error:
@@ -199,18 +201,22 @@ class NodeReader:
         if error.gone:
             self.choice.failed(node.address, str(error), time.monotonic())
 
-    async def _follow_at(self, node: KnownNode, session_id: str, after_seq: int) -> AsyncIterator[Followed]:
+    async def _follow_at(
+        self, node: KnownNode, session_id: str, after_seq: int, after_position: str
+    ) -> AsyncIterator[Followed]:
         url = f"http://{node.address}{session_path(session_id)}/events"
         events = EventStream()
         try:
-            async with self._streams.stream("GET", url, params={"after_seq": after_seq}) as response:
+            parameters: dict[str, str | int] = {"after_seq": after_seq, "after_position": after_position}
+            async with self._streams.stream("GET", url, params=parameters) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(response.status_code, await response.aread())
                 async for piece in response.aiter_bytes():
                     for event in events.feed(piece):
                         match event.name:
                             case "entry":
-                                yield FollowedEntry(EntryModel.model_validate(_decoded(event.data)), node.name)
+                                told = FollowedEntryModel.model_validate(_decoded(event.data))
+                                yield FollowedEntry(told, node.name)
                             case "caught_up":
                                 age = float(orjson.loads(event.data)["position"]["age_seconds"])
                                 self.choice.answered(node.address, age_seconds=age)

@@ -65,6 +65,7 @@ class _SessionView:
         self._drawn: dict[int, ui.html] = {}
         self._waiting: asyncio.Queue[EntryModel] = asyncio.Queue(MAX_WAITING)
         self._window = Window(0, 0, 0)
+        self._read_at = ""
         self._failed = False
 
     async def open_again(self) -> None:
@@ -115,6 +116,7 @@ class _SessionView:
                 },
             )
             entries += part.content.entries
+            self._read_at = part.content.position.position
             if not part.content.more or len(entries) >= WINDOW + LOOK_AHEAD:
                 break
         shown = entries[:WINDOW]
@@ -194,13 +196,13 @@ class _SessionView:
         self._count.set_text(str(self._window))
 
     async def _follow(self) -> None:
-        seq, age = self._window.last, 0.0
+        seq, position, age = self._window.last, self._read_at, 0.0
         while True:
             try:
-                async for followed in self._reader.follow(self._session_id, after_seq=seq):
+                async for followed in self._reader.follow(self._session_id, after_seq=seq, after_position=position):
                     match followed:
                         case FollowedEntry(entry, node):
-                            seq = entry.seq
+                            seq, position = entry.seq, entry.position.position
                             await self._waiting.put(entry)
                         case CaughtUp(node, age):
                             pass

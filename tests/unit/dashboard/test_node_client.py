@@ -33,7 +33,9 @@ GOOD = httpx.Response(200, headers={"Headwater-Age-Seconds": "0.25"}, json={
 
 
 def entry(seq: int) -> bytes:
+    position = {"group": 0, "position": f"3:{seq}", "age_seconds": 0.5}
     data = {"seq": seq, "kind": "message", "payload": "a\u2028b", "created_at_ms": 0, "idempotency_key": ""}
+    data["position"] = position
     return b"id: %d\nevent: entry\ndata: %s\n\n" % (seq, orjson.dumps(data))
 
 
@@ -103,7 +105,7 @@ async def test_when_no_node_answers_the_error_names_each_with_its_reason(make: C
     assert raised.value.reasons == {"first:1": "it refuses connections", "second:1": "HTTP status 500"}
 
 
-async def test_a_stream_that_breaks_goes_on_behind_the_last_entry_at_another_node(
+async def test_a_stream_that_breaks_goes_on_behind_the_last_entry_and_its_position_at_another_node(
     make: Callable[..., NodeReader],
 ) -> None:
     async def breaking() -> AsyncIterator[bytes]:
@@ -111,7 +113,7 @@ async def test_a_stream_that_breaks_goes_on_behind_the_last_entry_at_another_nod
         raise httpx.ReadError("broken")
 
     def second(request: httpx.Request) -> httpx.Response:
-        assert request.url.params["after_seq"] == "2"
+        assert (request.url.params["after_seq"], request.url.params["after_position"]) == ("2", "3:2")
         return httpx.Response(200, content=entry(3) + caught_up(3))
 
     reader = make(first=lambda _: httpx.Response(200, content=breaking()), second=second)
