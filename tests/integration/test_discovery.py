@@ -34,12 +34,12 @@ class FakeCluster(ClusterReadingServicer):
     """Tells of nodes.
 
     Attributes:
-        told: The answer.
+        told: The answer; None: it does not know the call.
         asked: How often it was asked.
         answer: Cleared: nobody is answered, until it is set.
     """
 
-    def __init__(self, told: GetClusterResponse) -> None:
+    def __init__(self, told: GetClusterResponse | None) -> None:
         self.told = told
         self.asked = self.answered = 0
         self.answer = asyncio.Event()
@@ -51,6 +51,8 @@ class FakeCluster(ClusterReadingServicer):
         self.asked += 1
         await self.answer.wait()
         self.answered += 1
+        if self.told is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED)
         return self.told
 
     async def GetLag(self, request: GetLagRequest, context: Context) -> GetLagResponse:  # noqa: N802 - gRPC's name
@@ -249,11 +251,10 @@ async def test_a_reader_learns_where_it_is_told_to_and_else_keeps_to_the_node_th
 
 
 async def test_a_node_that_tells_nothing_is_used_as_it_is() -> None:
-    primary = FakePrimary()
-    primary.add_session("s1")
-    async with serving(primary) as address, Client(address) as client:
+    async with running(1) as (node,), Client(node.address) as client:
+        node.cluster.told = None
         await client.append("s1", "message", b"{}")
-        await asyncio.sleep(2 * BESIDE_SECONDS)  # for the question and its refusal
+        await until(lambda: node.cluster.answered)
         assert (await client.append("s1", "message", b"{}")).seq == 2
 
 
