@@ -350,7 +350,7 @@ class LeadingGroup:
         assert self.streams is not None, "the group has begun"
         replication_log = self.context.log
         bound = self.context.configuration.storage.log_retention_mib * MIB
-        needs = {shard: state.needs_lsn for shard, state in self.writer.database.shards.items()}
+        needs = {shard: state.backlog.needs_lsn for shard, state in self.writer.database.shards.items()}
         pending = {shard: lsn for shard, lsn in needs.items() if lsn is not None}
         if pending and replication_log.size_bytes > bound // 2:
             await self.writer.checkpoint(min(pending, key=lambda shard: pending[shard]))

@@ -152,9 +152,11 @@ RESYNC_BYTES = _define("resync_received_bytes", "counter", "group", "Pages recei
 
 SHARD_BYTES = _define("shard_size_bytes", "gauge", "group shard", "Size of the shard's database file.")
 WAL_BYTES = _define("wal_size_bytes", "gauge", "group shard", "Size of the shard's write-ahead log.")
-CHECKPOINTS = _define("checkpoints", "counter", "group shard", "Checkpoints that emptied the shard's WAL.")
+CHECKPOINTS = _define(
+    "checkpoints", "counter", "group shard", "Checkpoints that moved all of the shard's WAL into its file."
+)
 BLOCKED_CHECKPOINTS = _define(
-    "checkpoints_blocked", "counter", "group shard", "Checkpoints that a reader kept from emptying the WAL."
+    "checkpoints_blocked", "counter", "group shard", "Checkpoints that a reader kept from moving all."
 )
 FAILED_CHECKPOINTS = _define(
     "checkpoints_failed", "counter", "group shard", "Checkpoints that SQLite could not make, as on a full disk."

@@ -201,9 +201,9 @@ class ShardSnapshot:
         group: The group it belongs to.
         file_bytes: Size of the database file.
         wal_bytes: Size of its `-wal` file.
-        checkpoints: Checkpoints that emptied the WAL.
+        checkpoints: Checkpoints that left nothing in the WAL that is not in the file.
         blocked_checkpoints: Checkpoints that a reader kept from doing so.
-        failed_checkpoints: Checkpoints of a primary that SQLite could not make.
+        failed_checkpoints: Checkpoints that SQLite could not make.
     """
 
     shard: int

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from agent_core.database.checkpointer import WrittenShard
 from agent_core.errors import OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.lag import Lag
 from agent_core.log.durable_mark import LogEnd
@@ -237,25 +238,22 @@ class NodeState:
         for number, leading in self._leading.items():
             states = leading.writer.database.shards if leading.writer is not None else {}
             for shard, state in states.items():
-                yield ShardSnapshot(
-                    shard=shard,
-                    group=number,
-                    file_bytes=_size(state.path),
-                    wal_bytes=_size(_wal(state.path)),
-                    checkpoints=state.checkpoints,
-                    blocked_checkpoints=state.checkpoints_blocked,
-                    failed_checkpoints=state.checkpoints_failed,
-                )
+                yield _shard(shard, number, state)
         for number, following in self._following.items():
             for shard, applier in following.shards.appliers.items():
-                yield ShardSnapshot(
-                    shard=shard,
-                    group=number,
-                    file_bytes=_size(applier.path),
-                    wal_bytes=_size(_wal(applier.path)),
-                    checkpoints=applier.checkpoints_completed,
-                    blocked_checkpoints=applier.checkpoints_blocked,
-                )
+                yield _shard(shard, number, applier)
+
+
+def _shard(shard: int, group: int, written: WrittenShard) -> ShardSnapshot:
+    return ShardSnapshot(
+        shard=shard,
+        group=group,
+        file_bytes=_size(written.path),
+        wal_bytes=_size(_wal(written.path)),
+        checkpoints=written.backlog.completed,
+        blocked_checkpoints=written.backlog.blocked,
+        failed_checkpoints=written.backlog.failed,
+    )
 
 
 def _lost_end(group: int, end: LogEnd) -> Iterator[str]:

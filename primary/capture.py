@@ -6,6 +6,7 @@ The `-wal` file is read by hand; the shard file never is, since closing it would
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -74,9 +75,10 @@ class WalCapture:
 
         Args:
             wal_path: The `-wal` file.
-            in_use: This process has had the WAL open since it was empty, so that it most likely ends where its file
-                ends. That is presumed at once, where checking every frame would take 6 µs for each, and made sure
-                of by the first capture, which must not come before a transaction that changed something.
+            in_use: This process has had the WAL open since it began, so that it most likely ends with the last
+                frame that has its salts. That is presumed at once, where checking every frame would take 6 µs for
+                each, and made sure of by the first capture, which must not come before a transaction that changed
+                something.
 
         Raises:
             OSError: The WAL exists and cannot be read.
@@ -152,21 +154,25 @@ class WalCapture:
             self._file = None
 
     def _presume_end(self) -> bool:
-        """Take the end of the file for the end of the last transaction; False when its last frame ends none."""
+        """Take the last frame with the WAL's salts for its last transaction's end; False when it ends none.
+
+        What lies behind it is older: it was written before the WAL began anew.
+        """
         try:
             self._follow_restart()
         except ShardDamaged:
             return False
         if self._file is None or self._header is None:
             return False
-        frames = (os.fstat(self._file).st_size - HEADER_SIZE) // FRAME_SIZE
+        salts = self._header.salts
+        in_file = range((os.fstat(self._file).st_size - HEADER_SIZE) // FRAME_SIZE)
+        frames = bisect_left(in_file, True, key=lambda number: self._read_frame_header(number).salts != salts)
         if frames == 0:
             return False
-        offset = HEADER_SIZE + frames * FRAME_SIZE
-        last = FrameHeader.parse(os.pread(self._file, FRAME_HEADER_SIZE, offset - FRAME_SIZE))
-        if last.salts != self._header.salts or not last.page_count:
+        last = self._read_frame_header(frames - 1)
+        if not last.page_count:
             return False
-        self._end = _Boundary(offset, last.checksum)
+        self._end = _Boundary(HEADER_SIZE + frames * FRAME_SIZE, last.checksum)
         return True
 
     def _capture_after_presumed_end(self) -> CapturedTransaction | None:
@@ -280,6 +286,10 @@ class WalCapture:
     @staticmethod
     def _read_header(file: int) -> bytes:
         return os.pread(file, HEADER_SIZE, 0)
+
+    def _read_frame_header(self, number: int) -> FrameHeader:
+        assert self._file is not None
+        return FrameHeader.parse(os.pread(self._file, FRAME_HEADER_SIZE, HEADER_SIZE + number * FRAME_SIZE))
 
     def _read(self, offset: int, count: int) -> int:
         """Read up to `count` frames into the buffer; return how many whole ones there were."""

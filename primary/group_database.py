@@ -1,8 +1,8 @@
 """The shards of one group as their one writing thread sees them.
 
 Everything here runs on that thread: one SQLite transaction per shard that a batch touches, the capture of its
-frames, the records, one write to the replication log, one fsync. Checkpoints run here too, so that a commit
-and a checkpoint of one shard never overlap.
+frames, the records, one write to the replication log, one fsync. Checkpoints run beside it
+(`agent_core.database.checkpointer`), and here only for a shard that is written without a pause.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import structlog
 
 from agent_core.database.build import Connection, DatabaseError, open_for_writing
+from agent_core.database.checkpoints import WalBacklog, checkpoint
 from agent_core.database.schema import (
     FOLD_AFTER,
     SCHEMA_VERSION,
@@ -98,16 +99,7 @@ class ShardState:
     capture: WalCapture
     position: Position
     tail_entries: int
-    checkpointed_lsn: int
-    checkpoint_at_bytes: int
-    checkpoints: int = 0
-    checkpoints_blocked: int = 0
-    checkpoints_failed: int = 0
-
-    @property
-    def needs_lsn(self) -> int | None:
-        """The lsn past which the log is still needed should the WAL be lost; None when nothing is pending."""
-        return self.checkpointed_lsn if self.position.lsn > self.checkpointed_lsn else None
+    backlog: WalBacklog
 
 
 @dataclass(slots=True)
@@ -148,7 +140,7 @@ class GroupDatabase:
         try:
             for shard in layout.shards_of(group):
                 path = shard_path(data_directory, layout.shard_file_name(shard))
-                database.shards[shard] = _open_shard(path, shard, checkpoint_bytes)
+                database.shards[shard] = _open_shard(path, shard)
         except BaseException:
             database.close()
             raise
@@ -174,38 +166,14 @@ class GroupDatabase:
         self._log(written, on_logged)
         return written
 
-    def checkpoint_largest(self) -> None:
-        """Checkpoint the one shard whose WAL is furthest past its limit, if any is."""
-        due = [state for state in self.shards.values() if state.capture.wal_bytes >= state.checkpoint_at_bytes]
-        if due:
-            self.checkpoint(max(due, key=lambda state: state.capture.wal_bytes - state.checkpoint_at_bytes).shard)
-
     def checkpoint(self, shard: int) -> bool:
-        """Move a shard's WAL into its file and empty it; False when a reader is in the way, or the disk refuses.
+        """Checkpoint a shard between two batches; False when a reader is in the way.
 
-        The part that the reader does not need is moved all the same, and after an error the WAL still holds
-        everything. The next try waits until the WAL has grown by as much again, so that a reader that stays does
-        not slow every batch.
+        Raises:
+            DatabaseError: SQLite could not; the WAL still holds everything.
         """
         state = self.shards[shard]
-        try:
-            return self._checkpoint(state)
-        except DatabaseError as error:
-            state.checkpoints_failed += 1
-            state.checkpoint_at_bytes = state.capture.wal_bytes + self.checkpoint_bytes
-            logger.warning("checkpoint failed", group=self.group, shard=shard, reason=str(error))
-            return False
-
-    def _checkpoint(self, state: ShardState) -> bool:
-        blocked, _, _ = state.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if blocked:
-            state.checkpoints_blocked += 1
-            state.checkpoint_at_bytes = state.capture.wal_bytes + self.checkpoint_bytes
-            return False
-        state.checkpoints += 1
-        state.checkpointed_lsn = state.position.lsn
-        state.checkpoint_at_bytes = self.checkpoint_bytes
-        return True
+        return checkpoint(state.connection, state.backlog)
 
     def begin_epoch(self, cluster_id: str, unlogged_shards: Collection[int] = ()) -> EpochBeginning:
         """Log the record that opens this epoch, and what a new primary owes its standbys.
@@ -233,7 +201,7 @@ class GroupDatabase:
         for state in self.shards.values():
             # Closing would checkpoint too, but sqlean holds the interpreter's lock while it closes.
             with contextlib.suppress(DatabaseError):
-                state.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                checkpoint(state.connection, state.backlog)
             state.capture.close()
             state.connection.close()
 
@@ -254,7 +222,7 @@ class GroupDatabase:
             captured = _captured(state)
             records.append(self._record(state, captured, position, now))
             written.wal_bytes += len(captured.frames)
-            written.checkpoint_due |= captured.wal_bytes >= state.checkpoint_at_bytes
+            written.checkpoint_due |= state.backlog.is_due(self.checkpoint_bytes)
             transaction.position = position
         return b"".join(records)
 
@@ -268,17 +236,20 @@ class GroupDatabase:
     def _reset(self, state: ShardState, cluster_id: str) -> None:
         """Tell standbys to resync a shard when they get here; what is missing of the schema comes with it.
 
-        The shard's own new position is checkpointed first, so a log with the record means a shard with it.
+        The shard's own new position is made durable first, so a log with the record means a shard with it.
         """
         now = _now_ms()
         state.position = Position(self.epoch, self._last_lsn + 1)
+        state.connection.execute("PRAGMA synchronous=FULL")
         state.connection.execute("BEGIN IMMEDIATE")
         if schema_version(state.connection) < SCHEMA_VERSION:
             self._bring_schema_up(state, cluster_id)
         set_position(state.connection, state.position, now)
         state.connection.execute("COMMIT")
-        _captured(state)
-        self._checkpoint(state)
+        state.connection.execute("PRAGMA synchronous=NORMAL")
+        captured = _captured(state)
+        state.backlog.wrote(len(captured.frames), state.position.lsn)
+        state.backlog.is_durable(state.position.lsn)
         self._append_bare(RecordKind.RESET, state.shard, now)
 
     def _migrate(self, state: ShardState, cluster_id: str) -> None:
@@ -302,6 +273,7 @@ class GroupDatabase:
     def _record(self, state: ShardState, captured: CapturedTransaction, position: Position, now: int) -> bytes:
         self._last_lsn = position.lsn
         state.position = position
+        state.backlog.wrote(len(captured.frames), position.lsn)
         return self._codec.encode(
             Record(
                 RecordKind.TRANSACTION,
@@ -331,7 +303,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _open_shard(path: Path, shard: int, checkpoint_bytes: int) -> ShardState:
+def _open_shard(path: Path, shard: int) -> ShardState:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = open_for_writing(path)
     position = read_position(connection) or START
@@ -342,8 +314,8 @@ def _open_shard(path: Path, shard: int, checkpoint_bytes: int) -> ShardState:
         ).fetchone()
     # No checkpoint: its fsyncs, one shard after the other, would keep every writer of the group waiting.
     capture = WalCapture(path.with_name(path.name + "-wal"), in_use=True)
-    checkpointed = position.lsn if capture.wal_bytes == 0 else 0
-    return ShardState(shard, path, connection, capture, position, tail, checkpointed, checkpoint_bytes)
+    backlog = WalBacklog.of_opened(position.lsn, capture.wal_bytes)
+    return ShardState(shard, path, connection, capture, position, tail, backlog)
 
 
 def _captured(state: ShardState) -> CapturedTransaction:

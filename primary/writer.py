@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from agent_core.database.checkpointer import Checkpointer
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
@@ -118,6 +119,11 @@ class GroupWriter:
             mode: deque() for mode in Acknowledgement if mode is not self._visible_mode
         }
         self._pace = BatchPace()
+        self._checkpoints = Checkpointer(
+            self.database.shards,
+            self.database.checkpoint_bytes,
+            between_writes=lambda shard: thread.run(thread.owned.checkpoint, shard),
+        )
         self._writing = False
         self._wake = asyncio.Event()
         self._may_expire = asyncio.Event()
@@ -248,7 +254,10 @@ class GroupWriter:
         self._fail_waiting(reason)
 
     async def drain(self, seconds: float) -> None:
-        """Take no more; wait for what is queued and written to be released; the rest ends as unknown."""
+        """Take no more; wait for what is queued and written to be released; the rest ends as unknown.
+
+        Afterwards the shards may be closed.
+        """
         self._stopping = True
         self._drained.clear()
         if (self._unreleased or self.queued) and self.failure is None and not self._deposed:
@@ -257,11 +266,12 @@ class GroupWriter:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._checkpoints.close()
         self._fail_waiting("the primary stopped before the write was acknowledged")
 
     async def checkpoint(self, shard: int) -> None:
-        """Checkpoint a shard between two batches, if the disk and its readers let it."""
-        await self._thread.run(self.database.checkpoint, shard)
+        """Checkpoint a shard now, if the disk and its readers let it."""
+        await self._checkpoints.checkpoint(shard)
 
     @property
     def _ahead(self) -> bool:
@@ -318,7 +328,7 @@ class GroupWriter:
             written = await self._thread.run(self.database.log_again, self._logged)
         self.durable(self._tracker.primary, written.durable_lsn)
         if written.checkpoint_due:
-            await self._thread.run(self.database.checkpoint_largest)
+            self._checkpoints.begin()
 
     def _take_note(self, written: Written) -> None:
         counters = self.counters

@@ -1,7 +1,7 @@
 """The shards of one group as a standby's database thread sees them.
 
 Everything here runs on that thread: reading committed records from the standby's own log, applying them, many
-of a shard in one local transaction, checkpoints, and letting go of the log that nothing needs any more.
+of a shard in one local transaction, and letting go of the log that nothing needs any more.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ class Round:
         applied: The shards contain everything up to here.
         resync_shard: The shard that must be resynced before the next round gets any further; None: there is none.
         reason: Why.
+        checkpoint_due: Some shard's WAL is past its limit.
     """
 
     applied: Position
     resync_shard: int | None = None
     reason: str = ""
+    checkpoint_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,13 @@ class GroupShards:
 
     Attributes:
         appliers: By shard.
+        keeping: What an operator chose.
     """
 
     def __init__(self, appliers: Mapping[int, ShardApplier], log: ReplicationLog, keeping: Keeping) -> None:
         self.appliers = appliers
         self._log = log
-        self._keeping = keeping
+        self.keeping = keeping
         self._codec = RecordCodec()
 
     @classmethod
@@ -95,7 +98,6 @@ class GroupShards:
         Raises:
             WrongCluster: A file belongs to another cluster, or is another shard.
             Unavailable: A file cannot be opened now.
-            WriteFailed: A file's WAL cannot be moved into it.
         """
         appliers: dict[int, ShardApplier] = {}
         try:
@@ -152,39 +154,46 @@ class GroupShards:
                 damaged = Round(after, shard, str(error))
         if damaged is not None:
             return damaged
-        for shard in records:
-            self.appliers[shard].checkpoint(self._keeping.checkpoint_bytes)
+        due = any(self.appliers[shard].backlog.is_due(self.keeping.checkpoint_bytes) for shard in records)
         if awaited is not None:
-            return Round(reached, awaited.shard, f"record {awaited.position} resets it")
-        return Round(reached)
+            return Round(reached, awaited.shard, f"record {awaited.position} resets it", checkpoint_due=due)
+        return Round(reached, checkpoint_due=due)
 
-    def tidy(self, applied_lsn: int) -> None:
+    def checkpoint(self, shard: int) -> bool:
+        """Checkpoint a shard between two rounds; False when a reader is in the way.
+
+        Raises:
+            DatabaseError: SQLite could not; nothing is lost.
+            ShardDamaged: SQLite cannot work with the file.
+        """
+        return self.appliers[shard].checkpoint()
+
+    def tidy(self, applied_lsn: int) -> list[int]:
         """Drop the log that neither a shard after a power cut nor another node needs.
 
-        A shard that is written rarely would hold the log back for ever: it is checkpointed when it is that shard's
-        turn to be what is waited for.
+        Returns:
+            Shards that hold log back which is kept for nobody else. One that is written rarely would do so for
+            ever: a checkpoint frees it, and the next tidying drops the log.
         """
         held = range(self._log.base.lsn, applied_lsn)
         # The last lsn with more than the chosen bytes after it; the bytes fall as lsns rise.
         keep_after = max(
             held.start,
             held.start
-            + bisect_left(held, -self._keeping.log_bytes, key=lambda lsn: -self._log.bytes_after(lsn))
+            + bisect_left(held, -self.keeping.log_bytes, key=lambda lsn: -self._log.bytes_after(lsn))
             - 1,
         )
-        for applier in self.appliers.values():
-            needed_after = _needed_after(applier)
-            if needed_after is not None and needed_after < keep_after:
-                applier.checkpoint()
+        needs = {shard: _needed_after(applier) for shard, applier in self.appliers.items()}
         self._log.drop_through(
             droppable_through(
                 committed_lsn=applied_lsn,
-                checkpointed_lsns=[_needed_after(applier) for applier in self.appliers.values()],
+                checkpointed_lsns=needs.values(),
                 standbys=(),
                 holds=(keep_after,),
                 standby_bytes=0,
             )
         )
+        return [shard for shard, lsn in needs.items() if lsn is not None and lsn < keep_after]
 
     def close(self) -> None:
         """Checkpoint what no reader holds, and close every file."""
@@ -224,6 +233,4 @@ class GroupShards:
 
 def _needed_after(applier: ShardApplier) -> int | None:
     """After which lsn a shard needs the log after a power cut; None: it does not, or needs a resync anyway."""
-    if applier.damage is not None or applier.checkpointed_lsn >= (applier.applied or START).lsn:
-        return None
-    return applier.checkpointed_lsn
+    return applier.backlog.needs_lsn if applier.damage is None else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from agent_core.database.build import APPLIED_SCHEMA, PAGE_SIZE, Connection, DatabaseError, open_for_applying
+from agent_core.database.checkpoints import WalBacklog, Written
 from agent_core.database.pages import (
     PageImages,
     PageSnapshot,
@@ -26,7 +27,7 @@ from agent_core.database.pages import (
 )
 from agent_core.database.wal import FRAME_SIZE
 from agent_core.errors import HeadwaterError, ShardDamaged, Unavailable, WriteFailed, WrongCluster
-from agent_core.position import Position
+from agent_core.position import START, Position
 from replica.staging import ANY_BASE, StagedPages, discard_staged
 
 _TRUNCATE = f"INSERT INTO sqlite_dbpage (pgno, data, schema) VALUES (?, NULL, '{APPLIED_SCHEMA}')"  # noqa: S608 - a constant
@@ -46,8 +47,7 @@ class ShardFile:
         page_count: Pages of the file.
         damage: Why nothing can be applied before a resync; None: something can.
         staged: What a resync brought that is not committed yet; nothing is applied before it is installed.
-        checkpointed_lsn: What survives a power cut without the log: the lsn that the file contained when all
-            of it was last known to be on disk. 0: not known.
+        backlog: What waits in its WAL for a checkpoint.
         pages_written: Since this was opened.
     """
 
@@ -58,14 +58,14 @@ class ShardFile:
         self.page_count = 0
         self.damage: str | None = None
         self.staged: StagedPages | None = None
-        self.checkpointed_lsn = 0
+        self.backlog = WalBacklog(Written())
         self.pages_written = 0
         self._cluster_id = cluster_id
         self._wal_path = path.with_name(path.name + "-wal")
         self._connection: Connection | None = None
         self._replacing = False
         self._replaced = array("I")
-        self._bytes_written = 0
+        self._uncommitted_bytes = 0
 
     @classmethod
     def open(cls, path: Path, *, cluster_id: str, shard: int) -> Self:
@@ -74,7 +74,6 @@ class ShardFile:
         Raises:
             WrongCluster: The file belongs to another cluster, or is another shard; it is left as it was.
             Unavailable: It cannot be opened now, for a reason that lies outside it.
-            WriteFailed: Its WAL cannot be moved into it, because the disk fails or is full.
         """
         opened = cls(path, cluster_id=cluster_id, shard=shard)
         opened._connect()
@@ -147,13 +146,12 @@ class ShardFile:
         connection = self._usable_connection()
         try:
             self._check_replaced(connection, position)
-            self._truncate_and_commit(connection, page_count)
+            self._truncate_and_commit(connection, page_count, position)
         except DatabaseError as error:
             raise self._write_failure(error) from error
         self._end_replacement(connection)
-        self.applied = position
+        self.backlog.is_durable(position.lsn)
         self.damage = None
-        self.checkpointed_lsn = position.lsn
         self._discard_staged()
 
     def stage_replacement(self, page_count: int, position: Position, base: bytes) -> None:
@@ -230,7 +228,7 @@ class ShardFile:
         self.applied = None
         self.page_count = 0
         self.damage = None
-        self.checkpointed_lsn = 0
+        self.backlog = WalBacklog(Written())
         self._connect()
 
     def close(self) -> None:
@@ -261,6 +259,7 @@ class ShardFile:
         if row is not None:
             self._check_owner(row)
             self.applied = row.position
+        self.backlog = WalBacklog.of_opened((self.applied or START).lsn, self.wal_bytes)
 
     def _find_staged(self) -> None:
         try:
@@ -339,16 +338,20 @@ class ShardFile:
     def _write(self, connection: Connection, piece: PageImages) -> None:
         piece.write(connection)
         self.pages_written += len(piece.starts)
-        self._bytes_written += len(piece.starts) * FRAME_SIZE
+        self._uncommitted_bytes += len(piece.starts) * FRAME_SIZE
 
-    def _truncate_and_commit(self, connection: Connection, page_count: int) -> None:
+    def _truncate_and_commit(self, connection: Connection, page_count: int, position: Position) -> None:
         if page_count < self.page_count:
             # Any page written after it would undo it.
             connection.execute(_TRUNCATE, (page_count + 1,))
         connection.execute("COMMIT")
         self.page_count = page_count
+        self.applied = position
+        self.backlog.wrote(self._uncommitted_bytes, position.lsn)
+        self._uncommitted_bytes = 0
 
     def _roll_back(self, connection: Connection) -> None:
+        self._uncommitted_bytes = 0
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from agent_core.backoff import Backoff
+from agent_core.database.checkpointer import Checkpointer
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, ShardDamaged
 from agent_core.log.log import ReplicationLog
@@ -74,6 +75,11 @@ class StandbyGroup:
         self._orders = ResyncOrders(self._needs)
         self._visibility = Visibility(replication_log, applied, is_staged=lambda: bool(self._staged()))
         self._tidied_at_bytes = 0
+        self._checkpoints = Checkpointer(
+            thread.owned.appliers,
+            thread.owned.keeping.checkpoint_bytes,
+            between_writes=lambda shard: thread.run(thread.owned.checkpoint, shard),
+        )
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._patience = ResetPatience(self._needs, on_lost=self._wake.set)
@@ -148,6 +154,7 @@ class StandbyGroup:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._orders.cancel()
+        await self._checkpoints.close()
         await self._thread.close()
 
     @property
@@ -329,6 +336,7 @@ class StandbyGroup:
 
     async def _resync(self, shard: int) -> None:
         applier = self.appliers[shard]
+        await self._checkpoints.settle()
         log.info("resync begins", shard=shard, reason=self.needs_resync.get(shard, "asked for"))
         epoch = self._needs.epoch
         resync = self._resync_of(applier, self._thread)
@@ -388,9 +396,11 @@ class StandbyGroup:
                 self._visibility.tell_applied()
             if outcome.applied != self.applied:
                 self._visibility.reach(outcome.applied)
+            if outcome.checkpoint_due:
+                self._checkpoints.begin()
             if outcome.resync_shard is not None:
                 self._needs.demand(outcome.resync_shard, outcome.reason)
                 await self._resync(outcome.resync_shard)
             if abs(self._log.size_bytes - self._tidied_at_bytes) >= TIDY_EVERY_BYTES:
-                await self._thread.run(shards.tidy, self.applied.lsn)
+                self._checkpoints.begin(await self._thread.run(shards.tidy, self.applied.lsn))
                 self._tidied_at_bytes = self._log.size_bytes

@@ -18,6 +18,9 @@ STATEMENT_CACHE = 256
 WRITING_CACHE_KIB = 2048
 """SQLite's page cache of each shard that is written: it multiplies by the shards, and 8 MiB was not faster."""
 
+WAL_KEPT_BYTES = 8 << 20
+"""A WAL that begins anew keeps its blocks, which spares their allocation; what a long reader made it grow goes."""
+
 Connection = sqlite3.Connection
 """What every function here returns: sqlean's connection has the interface of the standard library's."""
 
@@ -60,9 +63,21 @@ def open_for_writing(path: Path) -> Connection:
     connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
     # The replication log makes a write durable; a shard that loses its last transactions is replayed from it.
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(f"PRAGMA cache_size=-{WRITING_CACHE_KIB}")
+    return connection
+
+
+def open_for_checkpoints(path: Path) -> Connection:
+    """Open a shard that another thread writes, for nothing but checkpoints.
+
+    Raises:
+        DatabaseError: There is no such file.
+    """
+    connection: Connection = dbapi2.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)
+    connection.execute("PRAGMA wal_autocheckpoint=0")
     return connection
 
 
@@ -89,6 +104,7 @@ def open_for_applying(path: Path) -> Connection:
     connection.execute(f"PRAGMA {APPLIED_SCHEMA}.page_size={PAGE_SIZE}")
     connection.execute(f"PRAGMA {APPLIED_SCHEMA}.journal_mode=WAL")
     connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute(f"PRAGMA {APPLIED_SCHEMA}.journal_size_limit={WAL_KEPT_BYTES}")
     connection.execute(f"PRAGMA {APPLIED_SCHEMA}.synchronous=NORMAL")
     connection.execute("PRAGMA writable_schema=ON")
     return connection

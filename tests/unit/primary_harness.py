@@ -104,6 +104,7 @@ async def primary(
     settings: WriterSettings | None = None,
     residency: ResidencySettings | None = None,
     epoch: int = 1,
+    checkpoint_bytes: int = 1 << 20,
 ) -> AsyncIterator[Primary]:
     layout = layout or ShardLayout(shard_count=4)
     settings = settings or WriterSettings()
@@ -114,7 +115,9 @@ async def primary(
     log = ReplicationLog.open(directory / "log", cluster_id="test", group=0, segment_bytes=1 << 20)
     ahead = log_unlogged(directory, layout, 0, log, led_epoch=log.last.epoch)
     thread = await DatabaseThread.start(
-        lambda: GroupDatabase.open(directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=1 << 20),
+        lambda: GroupDatabase.open(
+            directory, layout, group=0, epoch=epoch, log=log, checkpoint_bytes=checkpoint_bytes
+        ),
         name="group 0",
     )
     beginning = await thread.run(thread.owned.begin_epoch, "test", ahead)

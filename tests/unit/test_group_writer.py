@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
 
-from agent_core.database.build import Connection, DatabaseError, open_for_reading
+from agent_core.database.build import DatabaseError, open_for_reading
 from agent_core.database.schema import FOLD_AFTER, MIGRATIONS, SCHEMA_VERSION, Migration, schema_version
 from agent_core.errors import OutcomeUnknown, SessionNotFound, Unavailable, WriteFailed
 from agent_core.log.log import ReplicationLog
@@ -351,38 +351,41 @@ async def test_what_readers_may_see_follows_the_acknowledgement_of_the_cluster(
         assert node.visible[-1] == node.log.last
 
 
-class CheckpointsFail:
-    """A shard's connection whose checkpoints find the disk full."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def execute(self, statement: str, *parameters: Any) -> object:
-        if "wal_checkpoint" in statement:
-            raise FULL_DISK
-        return self._connection.execute(statement, *parameters)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
-
-
-FULL_DISK = DatabaseError("database or disk is full")
-
-
-async def test_a_checkpoint_that_fails_is_counted_and_stops_nothing(tmp_path: Path) -> None:
-    async with primary(tmp_path) as node:
+async def test_a_checkpoint_that_fails_is_counted_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with primary(tmp_path, checkpoint_bytes=1) as node:
         await node.create("a")
         state = node.database.shards[node.registry._layout.shard_of("a")]
-        sound = state.connection
-        state.connection = cast("Connection", CheckpointsFail(sound))
-        state.checkpoint_at_bytes = 0  # the batch's own checkpoint is due
-        assert (await node.append("a", "one")).seq == 1
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr(
+                "agent_core.database.checkpoints.open_for_checkpoints",
+                MagicMock(side_effect=DatabaseError("database or disk is full")),
+            )
+            failed = state.backlog.failed
+            assert (await node.append("a", "one")).seq == 1
+            await _until(lambda: state.backlog.failed > failed)
+            await node.writer.checkpoint(state.shard)
+            assert (await node.append("a", "two")).seq == 2
+            assert node.writer.failure is None
         await node.writer.checkpoint(state.shard)
-        assert (await node.append("a", "two")).seq == 2
-        assert (state.checkpoints_failed, state.checkpoints, node.writer.failure) == (2, 0, None)
-        state.connection = sound
+        assert state.backlog.pending_bytes == 0
+
+
+async def test_a_reader_that_stays_holds_up_no_append(tmp_path: Path) -> None:
+    """SQLite's other checkpoints wait for readers, and every append of the group would wait with them."""
+    async with primary(tmp_path, checkpoint_bytes=1) as node:
+        await node.create("a")
+        state = node.database.shards[node.registry._layout.shard_of("a")]
+        with closing(open_for_reading(state.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM sessions").fetchall()
+            async with asyncio.timeout(3):  # a connection waits for 5 s unless told otherwise
+                for number in range(20):
+                    await node.append("a", f"{number}")
+            await _until(lambda: state.backlog.blocked > 0)
         await node.writer.checkpoint(state.shard)
-        assert state.checkpoints == 1
+        assert state.backlog.pending_bytes == 0
 
 
 async def test_a_writer_whose_look_for_expired_writes_fails_says_so(

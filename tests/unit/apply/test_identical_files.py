@@ -113,7 +113,7 @@ def test_the_position_is_read_from_the_shard_itself_when_it_is_opened(tmp_path: 
     again = open_standby(tmp_path / "standby.db")
     assert again.applied == history.position
     assert again.page_count == history.records[-1].page_count
-    assert again.checkpointed_lsn == history.position.lsn
+    assert again.backlog.durable_lsn == history.position.lsn
     again.close()
 
 

@@ -118,6 +118,24 @@ def test_beside_an_open_connection_the_file_s_end_is_the_wal_s(shard: Shard, bef
         shard.assert_whole()
 
 
+@pytest.mark.parametrize("after", [1, 2, 12])
+def test_the_end_of_a_wal_that_began_anew_is_found_before_what_is_left_of_the_old(shard: Shard, after: int) -> None:
+    for _ in range(30):
+        shard.execute(INSERT)
+    shard.checkpoint("PASSIVE")
+    for _ in range(after):
+        shard.execute(INSERT)
+    known = shard.capture.wal_bytes
+    assert known < wal_of(shard.path).stat().st_size
+    shard.capture.close()
+    shard.capture = WalCapture(wal_of(shard.path), in_use=True)
+    assert shard.capture._end_is_presumed
+    assert shard.capture.wal_bytes == known
+    for _ in range(3):
+        required(shard.execute(INSERT))
+        shard.assert_whole()
+
+
 @pytest.mark.parametrize("blobs", [1, 100])
 def test_what_was_rolled_back_at_the_end_of_a_wal_in_use_is_not_captured(shard: Shard, blobs: int) -> None:
     shard.execute(INSERT)

@@ -90,7 +90,7 @@ async def test_a_shard_ahead_of_the_source_is_rewound(thread: Thread, history: H
     await thread.run(thread.owned.apply, ahead.records)
     ahead.close()
     assert await resync_of(thread).run(source_of(history).serve) == history.position < Position(1, 6)
-    assert thread.owned.checkpointed_lsn == history.position.lsn
+    assert thread.owned.backlog.durable_lsn == history.position.lsn
     await assert_identical(thread, history)
 
 
