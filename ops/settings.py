@@ -122,7 +122,7 @@ class StorageSection(Section):
     segment_mib: int = Field(default=64, ge=1, le=1024)
     log_retention_mib: Mebibytes = 1024
     log_tail_mib: Mebibytes = 32
-    checkpoint_mib: Mebibytes = 2
+    checkpoint_mib: Mebibytes = 4
     """Writers and applied transactions wait for a checkpoint: it must be short rather than rare."""
 
     @model_validator(mode="after")
