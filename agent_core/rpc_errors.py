@@ -8,7 +8,9 @@ transport, not by a node: what became of it is not known.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -30,6 +32,9 @@ _UNANSWERED = frozenset(
         grpc.StatusCode.INTERNAL,
     }
 )
+
+_REFUSED = re.compile(r"ipv[46]:(\S+): .*Connection refused")
+"""gRPC's words for a port at which nobody listens; it percent-encodes the brackets of an IPv6 address."""
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeadwaterError) -> NoReturn:
@@ -80,6 +85,8 @@ def from_rpc_error(
         if key == ERROR_CODE_KEY:
             return from_code(value if isinstance(value, str) else value.decode("ascii", "replace"), message)
     status = error.code()
+    if status is grpc.StatusCode.UNAVAILABLE and (refused := _REFUSED.search(message)):
+        return unanswered(f"{unquote(refused[1])} refuses connections")
     if status in _UNANSWERED:
         return unanswered(f"no answer ({status.name}): {message}")
     return HeadwaterError(f"{status.name}: {message}")

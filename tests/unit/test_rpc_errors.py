@@ -56,6 +56,18 @@ def test_a_failure_of_the_transport_leaves_the_outcome_unknown() -> None:
     assert type(from_rpc_error(lost, unanswered=Unavailable)) is Unavailable
 
 
+@pytest.mark.parametrize(
+    ("peer", "named"), [("ipv4:127.0.0.1:7101", "127.0.0.1:7101"), ("ipv6:%5B::1%5D:7101", "[::1]:7101")]
+)
+def test_a_port_at_which_nobody_listens_is_told_without_grpc_s_words(peer: str, named: str) -> None:
+    refused = rpc_error(
+        grpc.StatusCode.UNAVAILABLE,
+        f"failed to connect to all addresses; last error: UNKNOWN: {peer}: Failed to connect to remote host: "
+        "Connection refused",
+    )
+    assert str(from_rpc_error(refused, unanswered=Unavailable)) == f"{named} refuses connections"
+
+
 def test_other_errors_of_grpc_keep_their_words() -> None:
     error = from_rpc_error(rpc_error(grpc.StatusCode.UNIMPLEMENTED, "no such method"))
     assert type(error) is HeadwaterError
