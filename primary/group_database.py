@@ -241,7 +241,7 @@ class GroupDatabase:
         now = _now_ms()
         state.position = Position(self.epoch, self._last_lsn + 1)
         state.connection.execute("PRAGMA synchronous=FULL")
-        state.connection.execute("BEGIN IMMEDIATE")
+        _begin(state)
         if schema_version(state.connection) < SCHEMA_VERSION:
             self._bring_schema_up(state, cluster_id)
         set_position(state.connection, state.position, now)
@@ -255,7 +255,7 @@ class GroupDatabase:
     def _migrate(self, state: ShardState, cluster_id: str) -> None:
         now = _now_ms()
         position = Position(self.epoch, self._last_lsn + 1)
-        state.connection.execute("BEGIN IMMEDIATE")
+        _begin(state)
         self._bring_schema_up(state, cluster_id)
         set_position(state.connection, position, now)
         state.connection.execute("COMMIT")
@@ -330,10 +330,15 @@ def _captured(state: ShardState) -> CapturedTransaction:
     return captured
 
 
+def _begin(state: ShardState) -> None:
+    state.backlog.begins()
+    state.connection.execute("BEGIN IMMEDIATE")
+
+
 def _commit(state: ShardState, mutations: Sequence[Mutation], position: Position, now: int) -> None:
     """One transaction: the mutations, the fold when it is due, and the transaction's own position."""
     execute = state.connection.execute
-    execute("BEGIN IMMEDIATE")
+    _begin(state)
     appends: list[Append] = []
     for mutation in mutations:
         if isinstance(mutation, DocumentChanges):

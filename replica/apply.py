@@ -52,7 +52,7 @@ class ShardApplier(ShardFile):
         last = newer[-1]
         pieces = merged_pages(newer, shard=self.shard, page_count=self.page_count)
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             for piece in pieces:
                 self._write(connection, piece)
             self._truncate_and_commit(connection, last.page_count, last.position)

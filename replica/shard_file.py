@@ -111,7 +111,7 @@ class ShardFile:
         try:
             # The log does not hold what a resync writes, so this commit must be durable by itself.
             connection.execute(f"PRAGMA {APPLIED_SCHEMA}.synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
         except DatabaseError as error:
             raise self._write_failure(error) from error
         self._replacing = True
@@ -334,6 +334,10 @@ class ShardFile:
         if self._replacing:
             raise Unavailable(f"shard {self.shard} is being resynced")
         return self._usable_connection()
+
+    def _begin(self, connection: Connection) -> None:
+        self.backlog.begins()
+        connection.execute("BEGIN IMMEDIATE")
 
     def _write(self, connection: Connection, piece: PageImages) -> None:
         piece.write(connection)

@@ -243,6 +243,8 @@ class StandbyGroup:
     async def bring_up(self) -> frozenset[int]:
         """Apply the whole log, committed or not: this node leads it now, and nobody else does.
 
+        From now on the shards are checkpointed by whoever writes them as the primary.
+
         Returns:
             The shards that contain more than the log: what this node committed to them as the primary of the log's
             last epoch, and did not get to log before it stopped.
@@ -253,6 +255,7 @@ class StandbyGroup:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._checkpoints.close()
         async with self._lock:
             while self._staged() or self.applied.lsn < self._log.last.lsn:
                 outcome: Round = await self._thread.run(self._thread.owned.apply, self.applied, self._log.last.lsn)

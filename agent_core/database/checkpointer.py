@@ -36,7 +36,8 @@ class Checkpointer:
     """One group's checkpoints, one at a time. Every method runs on the event loop.
 
     A checkpoint costs two fsyncs and the copying of a WAL's pages. On the writing thread every append would wait
-    for that; so another thread does it, and the writing one comes in only for a shard that is never at rest.
+    for that; so another thread does it, and the writing one comes in where that would not be safe
+    (`agent_core.database.checkpoints`), and for a shard that is never at rest.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class Checkpointer:
         one = self._shards[shard]
         try:
             for _ in range(TRIES_BESIDE):
+                if not one.backlog.lacks_some_for_certain:
+                    break
                 moved_all = await to_its_end(asyncio.to_thread(checkpoint_beside, one.path, one.backlog))
                 if not (moved_all and one.backlog.pending_bytes):
                     return

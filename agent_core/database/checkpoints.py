@@ -3,6 +3,12 @@
 A checkpoint here is SQLite's PASSIVE one (https://sqlite.org/c3ref/wal_checkpoint_v2.html): it waits for nobody,
 and nobody waits for it. Once the file has everything, the next transaction begins the WAL anew from its start; a
 WAL that a reader let grow is cut then (`build.WAL_KEPT_BYTES`).
+
+SQLite 3.7.0 to 3.51.2, which the build in use belongs to, can lose pages if a checkpoint begins on a WAL of which
+the file has everything, while a transaction of another connection begins that WAL anew
+(https://sqlite.org/wal.html#walresetbug). So a checkpoint runs beside the writer only when a transaction has ended
+that began after the checkpoint before it: then the file lacks something of the WAL, and nobody begins it anew
+before this checkpoint has moved that. Whoever else may write a shard, or checkpoint it, has stopped.
 """
 
 from __future__ import annotations
@@ -37,6 +43,7 @@ class WalBacklog:
     Attributes:
         written: How far the shard was written. Replaced as a whole, so that another thread may look at it.
         moved_bytes: Of that, what is in the file.
+        begun: Transactions that the writer has begun, whatever became of them.
         durable_lsn: What survives a power cut without the log: the lsn up to which all is known to be on disk.
         completed: Checkpoints that left nothing in the WAL.
         blocked: Checkpoints that a reader kept from moving everything.
@@ -45,10 +52,15 @@ class WalBacklog:
 
     written: Written
     moved_bytes: int = 0
+    begun: int = 0
     durable_lsn: int = 0
     completed: int = 0
     blocked: int = 0
     failed: int = 0
+    _committed: int = 0
+    """The last of the begun transactions that has ended by a commit."""
+    _perhaps_moved: int = 0
+    """The last of the begun transactions that the checkpoint before may have seen."""
     _refused_at_bytes: int | None = None
 
     @classmethod
@@ -74,16 +86,30 @@ class WalBacklog:
             return True
         return self.written.size_bytes >= self._refused_at_bytes + max(1, limit_bytes // BLOCKED_WAIT)
 
+    @property
+    def lacks_some_for_certain(self) -> bool:
+        """Whether the file lacks something of the WAL, whatever the checkpoint before has moved."""
+        return self._committed > self._perhaps_moved
+
+    def begins(self) -> None:
+        """The writer is about to begin a transaction."""
+        self.begun += 1
+
     def wrote(self, size_bytes: int, lsn: int) -> None:
-        """A transaction went into the WAL."""
+        """The transaction that was begun last went into the WAL."""
+        self._committed = self.begun
         self.written = Written(self.written.size_bytes + size_bytes, lsn)
 
     def is_durable(self, lsn: int) -> None:
         """All up to `lsn` is on disk, be it in the WAL."""
         self.durable_lsn = lsn
 
+    def has_run(self) -> None:
+        """A checkpoint has ended, whatever came of it."""
+        self._perhaps_moved = self.begun
+
     def ended(self, began_at: Written, *, moved_all: bool) -> None:
-        """A checkpoint ended that began when the shard was written so far; whether it moved all that it found."""
+        """What came of a checkpoint that began when the shard was written so far: whether it moved all it found."""
         if not moved_all:
             self.blocked += 1
             self._refused_at_bytes = self.written.size_bytes
@@ -109,7 +135,10 @@ def checkpoint(connection: Connection, backlog: WalBacklog, schema: str = "main"
         DatabaseError: SQLite could not; the WAL still holds everything.
     """
     began_at = backlog.written
-    busy, frames, moved_frames = connection.execute(f"PRAGMA {schema}.wal_checkpoint(PASSIVE)").fetchone()
+    try:
+        busy, frames, moved_frames = connection.execute(f"PRAGMA {schema}.wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        backlog.has_run()
     moved_all = not busy and bool(frames == moved_frames)
     backlog.ended(began_at, moved_all=moved_all)
     return moved_all
@@ -118,7 +147,8 @@ def checkpoint(connection: Connection, backlog: WalBacklog, schema: str = "main"
 def checkpoint_beside(path: Path, backlog: WalBacklog) -> bool:
     """As `checkpoint`, on any thread, while another one writes the shard: what that adds meanwhile stays pending.
 
-    The writer must not close the shard before this has ended: the last to close a shard removes its WAL by name.
+    The file must lack something for certain (`WalBacklog.lacks_some_for_certain`), see the module's docstring. The
+    writer must not close the shard before this has ended: the last to close a shard removes its WAL by name.
 
     Raises:
         DatabaseError: As `checkpoint`.

@@ -78,3 +78,26 @@ def test_an_older_checkpoint_takes_back_nothing_of_what_is_durable() -> None:
     backlog.is_durable(5)
     backlog.ended(began_at, moved_all=True)
     assert backlog.durable_lsn == 5
+
+
+def test_the_file_lacks_something_for_certain_once_a_transaction_ended_that_began_after_the_last_checkpoint() -> (
+    None
+):
+    backlog = WalBacklog.of_opened(lsn=7, wal_bytes=LIMIT)
+    assert not backlog.lacks_some_for_certain, "who knows what was moved before"
+    backlog.begins()
+    backlog.has_run()
+    backlog.wrote(300, 8)
+    assert not backlog.lacks_some_for_certain, "the checkpoint may have seen its commit"
+    backlog.begins()
+    assert not backlog.lacks_some_for_certain, "it has not ended"
+    backlog.wrote(300, 9)
+    assert backlog.lacks_some_for_certain
+
+
+def test_a_transaction_that_was_rolled_back_adds_nothing_for_certain() -> None:
+    backlog = backlog_of(300)
+    backlog.begins()
+    backlog.has_run()
+    backlog.begins()
+    assert not backlog.lacks_some_for_certain
