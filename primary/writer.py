@@ -242,8 +242,8 @@ class GroupWriter:
                 self._acknowledge(awaiting.popleft())
         if released:
             self._wake.set()
-            if not self._unreleased and not self.queued:
-                self._drained.set()
+        if not self._busy:
+            self._drained.set()
 
     def depose(self, reason: str) -> None:
         """Acknowledge nothing from now on: this node's own vote went to another primary.
@@ -260,7 +260,7 @@ class GroupWriter:
         """
         self._stopping = True
         self._drained.clear()
-        if (self._unreleased or self.queued) and self.failure is None and not self._deposed:
+        if self._busy and self.failure is None and not self._deposed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), seconds)
         for task in self._tasks:
@@ -272,6 +272,11 @@ class GroupWriter:
     async def checkpoint(self, shard: int) -> None:
         """Checkpoint a shard now, if the disk and its readers let it."""
         await self._checkpoints.checkpoint(shard)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something is queued, in the hands of the writing thread, or written and not visible yet."""
+        return bool(self.queued or self._writing or self._unreleased)
 
     @property
     def _ahead(self) -> bool:
@@ -381,7 +386,7 @@ class GroupWriter:
 
     async def _expire(self) -> None:
         while True:
-            if not (self.queued or self._writing or self._unreleased or any(self._awaiting.values())):
+            if not self._busy and not any(self._awaiting.values()):
                 self._may_expire.clear()
             await self._may_expire.wait()
             await asyncio.sleep(EXPIRY_TICK_SECONDS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -20,7 +22,7 @@ from agent_core.routing import ShardLayout
 from primary.accumulator import Accumulator, BatchLimits
 from primary.group_database import GroupDatabase
 from primary.writer import WriterSettings
-from tests.unit.primary_harness import primary
+from tests.unit.primary_harness import Primary, primary
 
 THREE = ("node-1", "node-2", "node-3")
 
@@ -186,6 +188,52 @@ async def test_a_writer_takes_no_writes_once_its_primary_is_deposed(tmp_path: Pa
         assert node.writer.takes_writes
         node.writer.depose("another node leads")
         assert not node.writer.takes_writes
+
+
+@asynccontextmanager
+async def slow_disk(node: Primary) -> AsyncIterator[threading.Event]:
+    """The writing thread is held up until the event is set."""
+    goes_on = threading.Event()
+    holding = asyncio.create_task(node.writer._thread.run(goes_on.wait, 10))
+    try:
+        yield goes_on
+    finally:
+        goes_on.set()
+        await holding
+
+
+async def test_a_writer_that_drains_waits_for_the_batch_that_is_being_written(tmp_path: Path) -> None:
+    """Else its callers are told that its outcome is unknown, and whoever hands over does not know its log's end."""
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        async with slow_disk(node) as goes_on:
+            request = node.submit("a", "one")
+            await _until(lambda: not node.writer.queued)
+            draining = asyncio.create_task(node.writer.drain(3600))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not draining.done()
+            goes_on.set()
+            async with asyncio.timeout(10):
+                await draining
+        assert node.answers.outcomes[request].seq == 1
+
+
+async def test_a_writer_has_drained_when_its_last_batch_is_refused(tmp_path: Path) -> None:
+    async with primary(tmp_path) as node:
+        await node.create("a")
+        state = node.database.shards[node.registry._layout.shard_of("a")]
+        pages = state.connection.execute("PRAGMA page_count").fetchone()[0]
+        state.connection.execute(f"PRAGMA max_page_count={pages}")  # the disk is full
+        async with slow_disk(node) as goes_on:
+            request = node.submit("a", "x" * 100_000)
+            await _until(lambda: not node.writer.queued)
+            draining = asyncio.create_task(node.writer.drain(3600))
+            await asyncio.sleep(0)
+            goes_on.set()
+            async with asyncio.timeout(10):
+                await draining
+        assert isinstance(node.answers.outcomes[request].error, WriteFailed)
 
 
 async def test_a_full_queue_makes_callers_wait(tmp_path: Path) -> None:
