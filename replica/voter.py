@@ -108,13 +108,15 @@ class Voter:
         self._released = asyncio.Event()
 
     async def released(self, within_seconds: float) -> bool:
-        """Wait for the next `release`: whether it came in time."""
-        try:
-            async with asyncio.timeout(within_seconds):
-                await self._released.wait()
-        except TimeoutError:
-            return False
-        return True
+        """Wait until no lease of the present primary binds this vote any more: whether that came in time.
+
+        A release that came just before counts as well: whoever asks may have looked at something else meanwhile.
+        """
+        if self._bound:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_seconds):
+                    await self._released.wait()
+        return not self._bound
 
     def on_promised(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a promise has become durable: another node may lead from now on."""
@@ -161,6 +163,10 @@ class Voter:
             return pb.SealResponse(
                 sealed=True, promised_epoch=request.epoch, last=to_message(self._last()), voter=self._node_id
             )
+
+    @property
+    def _bound(self) -> bool:
+        return self.watch.binding_seconds(self._loop.time()) > 0
 
     @property
     def _end(self) -> LogEnd:

@@ -101,10 +101,36 @@ def voter(tmp_path: Path, last: Position = HERE) -> Voter:
     return Voter(promise_file(tmp_path), node_id="v", cluster_id="c", group=0, last=lambda: last)
 
 
+def bound_voter(tmp_path: Path) -> Voter:
+    """A voter that has just heard its primary, whose lease lasts long."""
+    one = Voter(promise_file(tmp_path), node_id="v", cluster_id="c", group=0, last=lambda: HERE, lease_seconds=3600)
+    one.watch.heard(asyncio.get_running_loop().time())
+    return one
+
+
 def request(epoch: int, candidate: str = "a", *, cluster_id: str = "c", group: int = 0) -> pb.SealRequest:
     return pb.SealRequest(
         cluster_id=cluster_id, group=group, epoch=epoch, candidate=candidate, last=to_message(HERE)
     )
+
+
+@pytest.mark.parametrize("released_first", [True, False])
+async def test_a_released_lease_binds_no_longer_whether_the_release_or_the_wait_for_it_came_first(
+    tmp_path: Path, released_first: bool
+) -> None:
+    one = bound_voter(tmp_path)
+    if released_first:
+        one.release()
+    waiting = asyncio.create_task(one.released(within_seconds=3600))
+    await asyncio.sleep(0)
+    if not released_first:
+        one.release()
+    async with asyncio.timeout(10):
+        assert await waiting
+
+
+async def test_a_lease_that_nobody_releases_goes_on_binding(tmp_path: Path) -> None:
+    assert not await bound_voter(tmp_path).released(within_seconds=0)
 
 
 async def test_a_voter_has_promised_durably_before_it_answers(tmp_path: Path) -> None:
