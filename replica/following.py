@@ -84,7 +84,8 @@ class Follower:
         replication_log: ReplicationLog,
         voter: Voter,
         shards: FollowedShards,
-        connect: Callable[[bool], ReplicationAsyncStub],
+        presume: Callable[[bool], str],
+        connect: Callable[[str], ReplicationAsyncStub],
         listening: Listening | None = None,
         on_traced: Callable[[Sequence[pb.TracedRecord]], None] | None = None,
         settings: FollowerSettings | None = None,
@@ -100,9 +101,10 @@ class Follower:
             replication_log: This node's log of the group.
             voter: Keeps the promises that this node gave for the group.
             shards: This node's shards of the group.
-            connect: A stub for the group's present primary, asked for each try anew. It is given whether the node
-                that the last try went to said that it does not lead: then another one should be tried, if there is
-                any. Raises Unavailable while no primary is known.
+            presume: Names the group's present primary, asked for each try anew. It is given whether the node that
+                the last try went to said that it does not lead: then another one should be named, if there is any.
+                Raises Unavailable while no primary is known.
+            connect: A stub for a node.
             listening: Hears the heartbeats that a primary shares among its streams; None: each beats by itself.
             on_traced: Told the traced ones among records that were accepted.
             settings: What an operator chose.
@@ -116,6 +118,7 @@ class Follower:
         self._log = replication_log
         self._voter = voter
         self._shards = shards
+        self._presume = presume
         self._connect = connect
         self._listening = listening
         self._on_traced = on_traced
@@ -130,6 +133,7 @@ class Follower:
         shards.on_applied(self._applied)
         shards.on_resync_ordered(self._make_way)
         self._try_now = asyncio.Event()
+        self._asked = ""
         self._misled = False
         self._answer_by: asyncio.Timeout | None = None
         self.state = FollowerState.CONNECTING
@@ -189,7 +193,9 @@ class Follower:
     def _note(self, error: Exception) -> None:
         """Take down why the stream ended."""
         self._misled = isinstance(error, NotPrimary)
-        if isinstance(error, HandedOver):
+        # Why a stream ended may be lost: gRPC puts a reason of its own there when a write fails at that moment. The
+        # next hello is told then that the primary leads nothing, so nobody reads under its lease any more.
+        if isinstance(error, HandedOver) or (self._misled and self._asked == self._voter.watch.primary):
             self._voter.release()
         self.state = FollowerState.DIVERGED if isinstance(error, Diverged) else FollowerState.CONNECTING
         if str(error) != self.reason:
@@ -197,7 +203,8 @@ class Follower:
         self.reason = str(error)
 
     async def _follow_once(self, log_thread: Executor) -> None:
-        call = self._connect(self._misled).Stream()
+        self._asked = self._presume(self._misled)
+        call = self._connect(self._asked).Stream()
         try:
             await self._loop.run_in_executor(log_thread, self._log.sync)
             follow = await self._say_hello(call)

@@ -186,7 +186,8 @@ async def follow(directory: Path, port: int) -> None:
         replication_log=log,
         voter=voter,
         shards=shards,
-        connect=lambda _misled: stub,
+        presume=lambda _misled: "primary",
+        connect=lambda _node: stub,
         settings=FollowerSettings(silence_seconds=DEADLINE_SECONDS),
     )
     following = asyncio.create_task(follower.run())

@@ -187,8 +187,9 @@ class SimulatedFollowing:
             return
         if stream is self._stream:
             self._misled = reason == "not primary"
-            if reason == "handed over":
-                self.node.voter.watch.released()
+            watch = self.node.voter.watch
+            if reason == "handed over" or (self._misled and stream.other(self.node).name == watch.primary):
+                watch.released()
             self._stream = None
             self._back_off()
 
