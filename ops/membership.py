@@ -242,6 +242,8 @@ class GroupMember:
             await self._nominated.wait()
             self._nominated.clear()
             number, epoch = self._nomination, None
+            # Where the stream to the primary has ended it may say that it leads nothing, which frees this vote.
+            following.follower.try_now(elsewhere=False)
             if following.able and await self.candidacy.may_stand():
                 self._settled.clear()
                 await following.pause()

@@ -117,6 +117,7 @@ class SimulatedFollowing:
     def _stand(self, number: int) -> None:
         self._nomination = None
         self._candidacy = SimulatedCandidacy(self.node, number, self._pause, self._elected, self._not_elected)
+        self.try_now(elsewhere=False)
         self._candidacy.begin(able=self.able)
 
     def _pause(self) -> None:

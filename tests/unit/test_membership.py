@@ -113,6 +113,16 @@ async def test_a_node_that_cannot_keep_its_own_promise_does_not_stand_again_at_o
     assert life.member.leading is None
 
 
+async def test_a_nominee_asks_the_primary_at_once_whether_it_still_leads(life: Life) -> None:
+    """Its stream may have ended without a reason, and the answer frees its vote."""
+    await life.follow()
+    assert life.member.following is not None
+    follower = life.member.following.follower
+    life.member.nominate(1)
+    await until(lambda: life.member.leading is not None)
+    follower.try_now.assert_called_once_with(elsewhere=False)  # type: ignore[attr-defined] # a mock
+
+
 async def test_a_node_whose_log_refuses_to_go_on_does_not_stand(life: Life) -> None:
     await life.follow()
     life.context.log.refusal = "the log could not be made durable"
