@@ -165,6 +165,8 @@ class LeadingGroup:
             await self.streams.close(
                 HandedOver(f"{self.context.node_id} no longer leads group {self.context.group}")
             )
+        if self.writer is not None:
+            await self.writer.end_checkpoints()
         if self._thread is not None:
             await self._thread.close()
 

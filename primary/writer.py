@@ -254,10 +254,7 @@ class GroupWriter:
         self._fail_waiting(reason)
 
     async def drain(self, seconds: float) -> None:
-        """Take no more; wait for what is queued and written to be released; the rest ends as unknown.
-
-        Afterwards the shards may be closed.
-        """
+        """Take no more; wait for what is queued and written to be released; the rest ends as unknown."""
         self._stopping = True
         self._drained.clear()
         if self._busy and self.failure is None and not self._deposed:
@@ -266,8 +263,11 @@ class GroupWriter:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._checkpoints.close()
         self._fail_waiting("the primary stopped before the write was acknowledged")
+
+    async def end_checkpoints(self) -> None:
+        """Wait for the checkpoint that is under way, and begin none any more: the shards may be closed then."""
+        await self._checkpoints.close()
 
     async def checkpoint(self, shard: int) -> None:
         """Checkpoint a shard now, if the disk and its readers let it."""

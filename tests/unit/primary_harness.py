@@ -143,6 +143,7 @@ async def primary(
         yield Primary(registry, writer, thread.owned, log, visible)
     finally:
         await writer.drain(0.2)
+        await writer.end_checkpoints()
         registry.step_down(0)
         await loader.close()
         await thread.close()
