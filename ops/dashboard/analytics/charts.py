@@ -27,7 +27,6 @@ _AXIS = {
     "axisTick": LINE,
     "splitLine": LINE,
 }
-_TIME_LABEL = {"color": NEUTRAL, "hideOverlap": True, "alignMinLabel": "left", "alignMaxLabel": "right"}
 _LEGEND = {"top": 0, "icon": "circle", "itemWidth": 9, "textStyle": {"color": NEUTRAL, "lineHeight": 16}}
 
 
@@ -40,14 +39,15 @@ def over_time(
     """Stacked bars, one a day, or a week or month where the range is long.
 
     Args:
-        amounts: `(day, name, amount)`; each name is a part of its day's bar.
+        amounts: `(day, name, amount)`; each name is a part of its day's bar. Days of nothing count as none.
         ends: The first and the last day to show; None: as the amounts have it.
         measure: What is measured, such as `tokens`.
         names: Those with a colour of their own, by which they are known in other charts too; the rest is summed up.
     """
-    time = timeline((day for day, _, _ in amounts), *ends)
+    drawn = [each for each in amounts if each[2]]
+    time = timeline((day for day, _, _ in drawn), *ends)
     sums: dict[tuple[str, str], float] = {}
-    for day, name, amount in amounts:
+    for day, name, amount in drawn:
         part = (name if name in names else OTHERS, time.column(day))
         sums[part] = sums.get(part, 0.0) + amount
     there = {name for name, _ in sums}
@@ -55,13 +55,12 @@ def over_time(
     return {
         **_base(),
         "legend": {**_LEGEND, "type": "scroll", "pageIconColor": NEUTRAL, "pageTextStyle": {"color": NEUTRAL}},
-        "grid": {"left": 8, "right": 28, "top": 62, "bottom": 8, "containLabel": True},
+        "grid": {"left": 24, "right": 36, "top": 62, "bottom": 8, "containLabel": True},
         "tooltip": {**TOOLTIP, "trigger": "axis"},
         "xAxis": {
             **_AXIS,
             "type": "category",
             "data": list(time.columns),
-            "axisLabel": _TIME_LABEL,
             "splitLine": {"show": False},
         },
         "yAxis": {

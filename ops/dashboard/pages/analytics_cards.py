@@ -54,6 +54,7 @@ class AnalyticsCards:
     def show_tokens(self, tokens: Sequence[Tokens]) -> None:
         """What models used."""
         used = [(each.day, each.model, float(each.input_tokens + each.output_tokens)) for each in tokens]
+        drawable = any(amount for _, _, amount in used)
         costs = [(each.day, each.model, each.cost) for each in tokens if each.cost is not None]
         self._tell("Input tokens", _short(sum(each.input_tokens for each in tokens)))
         self._tell("Output tokens", _short(sum(each.output_tokens for each in tokens)))
@@ -61,7 +62,7 @@ class AnalyticsCards:
         models = charts.largest_names(used)
         tokens_chart = charts.over_time(used, self._ends, "tokens", models)
         cost_chart = charts.over_time(costs, self._ends, "dollars", models)
-        self._draw(TOKENS, tokens_chart, bool(used), "No answer of a model on these days.")
+        self._draw(TOKENS, tokens_chart, drawable, "The transcripts of these days tell no tokens.")
         self._draw(COST, cost_chart, bool(costs), "The transcripts of these days tell no cost.")
 
     def show_tools(self, tools: Sequence[ToolUse]) -> None:

@@ -60,7 +60,7 @@ def test_no_address_gets_anything_but_numbers_and_days_into_sql(query: dict[str,
 
 def test_bars_of_a_day_are_stacked_and_small_parts_are_summed_up() -> None:
     amounts = [("2026-01-01", f"model-{number}", float(number)) for number in range(8)]
-    amounts.append(("2026-01-03", "model-7", 1.0))
+    amounts += [("2026-01-03", "model-7", 1.0), ("2031-01-01", "model-7", 0.0)]
     drawn = charts.over_time(amounts, OPEN, "tokens", charts.largest_names(amounts))
     assert drawn["xAxis"]["data"] == ["2026-01-01", "2026-01-02", "2026-01-03"]
     assert drawn["yAxis"]["name"] == "tokens a day"
