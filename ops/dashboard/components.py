@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from nicegui import ui
 
@@ -28,12 +28,28 @@ def section(title: str) -> ui.element:
     return card
 
 
-def empty_state(title: str, hint: str, *, icon: str = "inbox") -> None:
-    """Says that there is nothing, and what to do about it."""
+class Way(NamedTuple):
+    """Where to go from a page that has nothing to show."""
+
+    label: str
+    path: str
+
+
+def empty_state(title: str, hint: str, *, icon: str = "inbox", command: str = "", way: Way | None = None) -> None:
+    """Says that there is nothing, and what to do about it: type a command, or go elsewhere."""
     with ui.element("div").classes("state"):
         ui.icon(icon).classes("state-icon").props("aria-hidden=true")
         ui.label(title).classes("state-title")
         ui.label(hint).classes("muted")
+        if command:
+            ui.label(command).classes("state-command mono")
+        if way is not None:
+            ui.link(way.label, way.path).classes("state-link")
+
+
+def no_sessions(icon: str) -> None:
+    """Says that the cluster holds none."""
+    empty_state("No sessions yet", "Bring some in:", icon=icon, command="headwater import PATH")
 
 
 def error_state(error: ReadFailed, retry: Callable[[], Any] | None = None) -> None:
@@ -43,10 +59,11 @@ def error_state(error: ReadFailed, retry: Callable[[], Any] | None = None) -> No
         ui.label(error.title).classes("state-title")
         if isinstance(error, NoNodeAnswers):
             with ui.element("ul").classes("state-reasons"):
-                for node, reason in error.reasons.items():
+                for node, reason in sorted(error.reasons.items()):
                     with ui.element("li"):
                         ui.label(f"{node}: {reason}")
-            ui.label("Are the nodes up? The dashboard goes on as soon as one of them answers.").classes("muted")
+            goes_on = "" if retry is not None else " The page goes on by itself as soon as one of them answers."
+            ui.label(f"Are the nodes up?{goes_on}").classes("muted")
         else:
             ui.label(str(error)).classes("muted")
         if retry is not None:

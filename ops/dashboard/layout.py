@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -12,7 +12,7 @@ from nicegui import ui
 from pydantic import BaseModel
 
 from ops.dashboard.freshness import Freshness, describe
-from ops.dashboard.node_client.failures import ReadFailed
+from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
 from ops.dashboard.node_client.reader import Answer, NodeReader
 from ops.dashboard.theme import Theme, chosen_theme
 
@@ -41,6 +41,13 @@ NAVIGATION = (
 )
 
 
+class Key(NamedTuple):
+    """Keys that are pressed one after the other, or either of which does something, and what they do."""
+
+    pressed: str
+    does: str
+
+
 class Page:
     """A page that is being shown: keeps and displays how old its contents are."""
 
@@ -48,7 +55,8 @@ class Page:
         self._reader = reader
         self._reads_at_once = reads_at_once
         self._shown = Freshness(renewing=renewing)
-        self._chip = ui.element("div").classes("freshness").props("role=status aria-live=polite")
+        # No live region: its text counts seconds, and each would be read out. Pages announce failures themselves.
+        self._chip = ui.element("div").classes("freshness").props('tabindex=0 role=group aria-label="Freshness"')
         with self._chip:
             ui.element("span").classes("freshness-dot")
             self._text = ui.label()
@@ -86,13 +94,16 @@ class Page:
         self._draw()
 
     def failed(self, error: ReadFailed) -> None:
-        """What the page shows could not be renewed."""
+        """What the page shows could not be renewed; a refusal is what a node says now, as good as an answer."""
+        if isinstance(error, NodeRefused) and error.node:
+            self.fresh(error.node, error.age_seconds)
+            return
         self._shown = replace(self._shown, failure=error)
         self._draw()
 
     def _draw(self) -> None:
         level, text, explanation = describe(self._shown, time.time())
-        self._chip.classes(replace=f"freshness freshness-{level}")
+        self._chip.props(f"data-level={level}")
         self._chip.set_visibility(bool(self._reads_at_once or self._shown.node or self._shown.failure))
         self._text.set_text(text)
         self._explanation.set_text(explanation or text)
@@ -100,7 +111,13 @@ class Page:
 
 @contextmanager
 def frame(
-    reader: NodeReader, title: str, path: str, *, renewing: bool = False, reads_at_once: bool = True
+    reader: NodeReader,
+    title: str,
+    path: str,
+    *,
+    renewing: bool = False,
+    reads_at_once: bool = True,
+    keys: Sequence[Key] = (),
 ) -> Iterator[Page]:
     """Draw the frame; what is made within it is the page.
 
@@ -110,13 +127,14 @@ def frame(
         path: The navigation's entry that the page belongs to.
         renewing: Whether the page renews its contents by itself.
         reads_at_once: Whether it reads as it opens; else it says nothing of any node before it has read.
+        keys: What else keys do on this page, besides going to another one.
     """
     ui.page_title(f"{title} · Headwater")
     ui.add_head_html(HEAD)
     theme = chosen_theme()
     dark = ui.dark_mode(theme.dark)
     with ui.element("header").classes("bar"):
-        ui.html('<a class="skip" href="#main">Skip to the content</a>', sanitize=False)
+        ui.link("Skip to the content", "#main").classes("skip")
         with ui.element("a").props("href=/ aria-label=Headwater").classes("brand"):
             ui.icon("water").props("aria-hidden=true")
             ui.label("Headwater").classes("brand-name")
@@ -134,12 +152,12 @@ def frame(
     # NiceGUI's own page is the landmark `main`; a second one within it would confuse screen readers.
     with ui.element("div").classes("main").props("id=main tabindex=-1"):
         yield page
-        keys = "".join(f"<kbd>g</kbd> <kbd>{place.key}</kbd> {place.label.lower()} · " for place in NAVIGATION)
-        ui.html(
-            f'<p class="keys">{keys}<kbd>/</kbd> search · <kbd>j</kbd> <kbd>k</kbd> next and previous entry · '
-            "<kbd>l</kbd> latest</p>",
-            sanitize=False,
-        )
+        going = [Key(f"g {place.key}", place.label) for place in NAVIGATION]
+        ui.html(" · ".join(map(_pressed, (*going, *keys))), sanitize=False).classes("keys")
+
+
+def _pressed(key: Key) -> str:
+    return " ".join(f"<kbd>{each}</kbd>" for each in key.pressed.split()) + f" {key.does}"
 
 
 def _theme_button(theme: Theme, dark: ui.dark_mode) -> None:

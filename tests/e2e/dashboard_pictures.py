@@ -19,6 +19,8 @@ FLAKY = "/sessions/db5b5fab-8f4d-4e27-9da1-494c73cf256d"
 STATEMENT = """SELECT name, calls, errors, round(mean_seconds, 2) AS mean_seconds
 FROM tool_calls_by_name
 ORDER BY calls DESC"""
+SAMPLE_DAYS = "since=2025-10-06&until=2025-10-14"
+"""On which the sample's transcripts that tell times were made."""
 WATCHED_SECONDS = 45
 """So long the chart of the lag grows before its picture."""
 
@@ -54,7 +56,7 @@ async def _sessions(shown: Stage) -> None:
 
 
 async def _analytics(shown: Stage) -> None:
-    async with shown.page("/analytics") as page:
+    async with shown.page(f"/analytics?{SAMPLE_DAYS}") as page:
         await expect(page.locator(".charts canvas")).to_have_count(6, timeout=60_000)
         await page.set_viewport_size({"width": 1280, "height": 1100})
         await _take(page, "analytics")
@@ -76,8 +78,7 @@ async def _cluster(shown: Stage) -> None:
         await expect(page.locator(".change", has_text="fail-over")).to_be_visible()
         await shown.cluster.start_node(primary)
         await asyncio.sleep(WATCHED_SECONDS / 2)
-        await page.set_viewport_size({"width": 1280, "height": 1250})
-        await _take(page, "cluster")
+        await _take(page, "cluster", whole=True)
     loading.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await loading
@@ -90,9 +91,10 @@ async def _load(client: Client) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _take(page: Page, name: str) -> None:
+async def _take(page: Page, name: str, *, whole: bool = False) -> None:
+    """A picture of what the window shows, or of the whole page."""
     await page.wait_for_timeout(1500)
-    await page.screenshot(path=PICTURES / f"{name}.png")
+    await page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
+from ops.cluster_files import free_ports
+from ops.dashboard.process import running_dashboard
 from tests.e2e.dashboard_stage import Stage, stage
 from tests.exported import roles
 
@@ -94,7 +98,7 @@ async def test_a_filter_is_part_of_the_address_and_combines_with_others(shown: S
         await expect(page.locator("tbody tr")).to_have_count(1)
         assert "workspace=kelpie" in page.url
         await page.get_by_label("Updated from").fill("2020-01-01")
-        await page.get_by_label("to", exact=True).fill("2020-01-02")
+        await page.get_by_label("Updated until").fill("2020-01-02")
         await expect(page.get_by_text("No session matches")).to_be_visible()
         await shown.picture(page, "sessions-empty")
 
@@ -130,6 +134,40 @@ async def test_pages_fit_a_phone(shown: Stage, path: str) -> None:
         await expect(page.locator(".table, .item").first).to_be_visible()
         assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         await shown.picture(page, f"phone-{path.strip('/').split('/')[0] or 'cluster'}{path.count('/')}")
+
+
+@pytest.mark.parametrize("path", ["/", "/sessions", f"/sessions/{FLAKY}", "/sql"])
+async def test_pages_fit_whatever_window_they_are_in(shown: Stage, path: str) -> None:
+    async with shown.page(path) as page:
+        await expect(page.locator(".table, .item, .sql-table").first).to_be_visible()
+        for width in (320, 641, 820, 901, 1101, 1920):
+            await page.set_viewport_size({"width": width, "height": 800})
+            assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), width
+
+
+async def test_how_old_everything_is_can_be_read_on_a_phone(shown: Stage) -> None:
+    async with shown.page("/", phone=True) as page:
+        shown_age = page.locator(".freshness")
+        await expect(shown_age).to_contain_text("up to date")
+        assert await shown_age.evaluate(
+            "chip => [chip, ...chip.children].every(e => e.scrollWidth <= e.clientWidth)"
+        )
+
+
+async def test_the_keyboard_sees_where_it_is_and_what_a_pointer_would_be_told(shown: Stage) -> None:
+    async with shown.page("/analytics") as page:
+        await expect(page.locator(".freshness")).to_contain_text("up to date")
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
+        await page.get_by_role("link", name="SQL").focus()
+        await page.keyboard.press("Tab")
+        await expect(page.locator(".freshness")).to_be_focused()
+        await expect(page.get_by_role("tooltip")).to_contain_text("Read from")
+        for name in ("Theme: system; change it", "7 days"):
+            await page.keyboard.press("Tab")
+            button = page.get_by_role("button", name=name)
+            await expect(button).to_be_focused()
+            await expect(button).not_to_have_css("box-shadow", "none")
 
 
 async def test_a_session_grows_while_it_is_looked_at(shown: Stage) -> None:
@@ -187,6 +225,7 @@ async def test_the_theme_that_was_chosen_stays(shown: Stage) -> None:
 async def test_what_is_not_there_is_said_and_shown_once_it_comes(shown: Stage) -> None:
     async with shown.page("/sessions/nobody-yet") as page:
         await expect(page.get_by_text("No such session")).to_be_visible()
+        await expect(page.locator(".freshness")).to_contain_text("up to date")
         await shown.client.create_session(session_id="nobody-yet", title="Here now")
         await expect(page.get_by_role("heading", level=1)).to_have_text("Here now")
 
@@ -225,6 +264,25 @@ async def test_the_page_goes_on_from_another_node_when_the_one_it_reads_dies_and
         await shown.cluster.start_node(primary)
 
 
+async def test_a_cluster_that_never_answered_is_told_of_once_with_its_newest_reason(
+    shown: Stage, tmp_path: Path
+) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    port, dashboard_port = free_ports(2)
+    log = tmp_path / "dashboard.log"
+    async with (
+        running_dashboard([f"127.0.0.1:{port}"], f"127.0.0.1:{dashboard_port}", log) as url,
+        replace(shown, url=url, requested=set()).page("/") as page,
+    ):
+        said = page.locator(".state-error")
+        await expect(said).to_contain_text("it refuses connections")
+        async with await asyncio.start_server(hang_up, "127.0.0.1", port):
+            await expect(said).to_contain_text("the connection broke")
+            await expect(said).to_have_count(1)
+
+
 async def test_without_any_node_the_page_says_since_when_and_goes_on_by_itself(shown: Stage) -> None:
     names = [node.node_id for node in shown.cluster.addresses]
     async with shown.page("/sessions") as sessions, shown.page("/") as overview:
@@ -233,6 +291,8 @@ async def test_without_any_node_the_page_says_since_when_and_goes_on_by_itself(s
         for name in names:
             await shown.cluster.kill(name)
         await expect(overview.locator(".freshness")).to_contain_text("as of")
+        async with shown.page("/") as opened_later:
+            await expect(opened_later.locator(".freshness")).to_contain_text("as of")
         await sessions.get_by_label("Title or id").fill("x")
         await expect(sessions.get_by_text("No node answers")).to_be_visible()
         await shown.picture(sessions, "no-node")

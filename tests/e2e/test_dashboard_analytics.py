@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOSTILE = "<img src=x onerror=\"window.pwned=1\"> ${window.pwned=1} {{constructor.constructor('window.pwned=1')()}}"
 FIRST_MILLISECONDS = 60_000
 """The first questions wait until the nodes' workers have started, on a machine that runs other tests too."""
-NUMBERS = ("Sessions", "Input tokens", "Output tokens", "Cost", "Tool calls", "Of them failed", "Active time")
+NUMBERS = ("Sessions", "Input tokens", "Output tokens", "Cost", "Tool calls", "Failed calls", "Active time")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -73,7 +73,7 @@ async def test_a_range_of_days_narrows_everything_and_stands_in_the_address(show
         await page.wait_for_url("**/analytics?days=7")
         await expect(page.locator(".number-card").filter(has_text="Output tokens")).to_have_text("Output tokens10")
         await page.get_by_label("From").fill("2001-01-01")
-        await page.get_by_label("to", exact=True).fill("2001-01-02")
+        await page.get_by_label("Until", exact=True).fill("2001-01-02")
         await expect(page.get_by_text("Nothing on these days")).to_be_visible()
         assert page.url.endswith("/analytics?since=2001-01-01&until=2001-01-02")
         await shown.picture(page, "analytics-empty")

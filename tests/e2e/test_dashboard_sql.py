@@ -123,6 +123,7 @@ async def test_every_table_of_the_list_has_the_columns_that_it_names_and_can_be_
 async def test_an_error_is_shown_as_the_node_said_it(shown: Stage) -> None:
     async with shown.page(f"/sql?sql={quote('SELECT nope FROM sessions')}") as page:
         await expect(page.locator(".sql-error")).to_contain_text('Referenced column "nope" not found')
+        await expect(page.locator(".freshness")).to_contain_text("up to date")
         await write(page, "DROP TABLE sessions")
         await page.get_by_role("button", name="Run").click()
         await expect(page.locator(".sql-error")).not_to_contain_text("nope")
@@ -155,8 +156,11 @@ async def test_a_cancelled_query_frees_its_worker_on_the_node(shown: Stage) -> N
         await write(page, ENDLESS)
         await page.keyboard.press("Control+Enter")
         await expect(page.locator(".sql-progress")).to_contain_text(RUNNING)
+        await expect(page.get_by_text("No query yet")).to_be_hidden()
+        await expect(page.locator(".freshness")).to_be_hidden()
         await page.get_by_role("button", name="Cancel").click()
         await expect(page.locator(".sql-progress")).to_contain_text("cancelled after")
+        await expect(page.get_by_text("No query yet")).to_be_visible()
         await until_stopped(shown, before + 1)
         await write(page, "SELECT 42 AS answer")
         await page.keyboard.press("Control+Enter")

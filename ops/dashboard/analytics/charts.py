@@ -6,9 +6,11 @@ As in `ops.dashboard.sql.chart`, what comes from transcripts stands only as valu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from ops.dashboard.analytics.questions import ToolUse, WorkspaceUse, largest
+from ops.dashboard.analytics.timeline import timeline
 from ops.dashboard.cluster.chart import COLOURS, NEUTRAL
 from ops.dashboard.sql.chart import LINE, TOOLTIP
 from ops.dashboard.transcript.visible import one_line
@@ -25,39 +27,66 @@ _AXIS = {
     "axisTick": LINE,
     "splitLine": LINE,
 }
+_LEGEND = {"top": 0, "icon": "circle", "itemWidth": 9, "textStyle": {"color": NEUTRAL, "lineHeight": 16}}
 
 
-def by_day(amounts: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
-    """Stacked bars, one a day.
+def over_time(
+    amounts: Sequence[tuple[str, str, float]],
+    ends: tuple[date | None, date | None],
+    measure: str,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Stacked bars, one a day, or a week or month where the range is long.
 
     Args:
-        amounts: `(day, name, amount)`; each name is a part of its day's bar.
+        amounts: `(day, name, amount)`; each name is a part of its day's bar. Days of nothing count as none.
+        ends: The first and the last day to show; None: as the amounts have it.
+        measure: What is measured, such as `tokens`.
+        names: Those with a colour of their own, by which they are known in other charts too; the rest is summed up.
     """
-    days = sorted({day for day, _, _ in amounts})
-    names = largest([(name, amount) for _, name, amount in amounts], SHOWN_SERIES)
+    drawn = [each for each in amounts if each[2]]
+    time = timeline((day for day, _, _ in drawn), *ends)
     sums: dict[tuple[str, str], float] = {}
-    for day, name, amount in amounts:
-        part = (name if name in names else OTHERS, day)
+    for day, name, amount in drawn:
+        part = (name if name in names else OTHERS, time.column(day))
         sums[part] = sums.get(part, 0.0) + amount
-    parts = [*names, OTHERS] if any(name == OTHERS for name, _ in sums) and OTHERS not in names else names
+    there = {name for name, _ in sums}
+    coloured = [*zip(names, COLOURS, strict=False), *([] if OTHERS in names else [(OTHERS, COLOURS[-1])])]
     return {
         **_base(),
-        "legend": {"type": "scroll", "top": 0, "icon": "roundRect", "textStyle": {"color": NEUTRAL}},
-        "grid": {"left": 8, "right": 12, "top": 38, "bottom": 8, "containLabel": True},
+        "legend": {**_LEGEND, "type": "scroll", "pageIconColor": NEUTRAL, "pageTextStyle": {"color": NEUTRAL}},
+        "grid": {"left": 24, "right": 36, "top": 62, "bottom": 8, "containLabel": True},
         "tooltip": {**TOOLTIP, "trigger": "axis"},
-        "xAxis": {**_AXIS, "type": "category", "data": days, "splitLine": {"show": False}},
-        "yAxis": {**_AXIS, "type": "value"},
+        "xAxis": {
+            **_AXIS,
+            "type": "category",
+            "data": list(time.columns),
+            "splitLine": {"show": False},
+        },
+        "yAxis": {
+            **_AXIS,
+            "type": "value",
+            "name": f"{measure} a {time.unit}",
+            "nameTextStyle": {"color": NEUTRAL, "align": "left"},
+        },
         "series": [
             {
                 "name": _name(name),
                 "type": "bar",
-                "stack": "day",
+                "stack": "time",
                 "barMaxWidth": 42,
-                "data": [round(sums.get((name, day), 0.0), 4) for day in days],
+                "itemStyle": {"color": colour},
+                "data": [round(sums.get((name, column), 0.0), 4) for column in time.columns],
             }
-            for name in parts
+            for name, colour in coloured
+            if name in there
         ],
     }
+
+
+def largest_names(amounts: Sequence[tuple[str, str, float]]) -> list[str]:
+    """The names of `(day, name, amount)` that get a colour of their own: those with most."""
+    return largest([(name, amount) for _, name, amount in amounts], SHOWN_SERIES)
 
 
 def tool_calls(tools: Sequence[ToolUse]) -> dict[str, Any]:
@@ -75,13 +104,13 @@ def tool_calls(tools: Sequence[ToolUse]) -> dict[str, Any]:
 
 
 def tool_durations(tools: Sequence[ToolUse]) -> dict[str, Any]:
-    """How long each tool takes, in seconds: half of its calls, and 95 of 100."""
+    """How long each tool takes, in seconds: half of its calls at most, and 95 of 100."""
     shown = [tool for tool in tools if tool.p95_seconds is not None][:SHOWN_BARS]
     return _across(
         [tool.name for tool in shown],
         [
-            ("half of the calls within", COLOURS[0], [round(tool.p50_seconds or 0.0, 3) for tool in shown]),
-            ("95 of 100 within", COLOURS[1], [round(tool.p95_seconds or 0.0, 3) for tool in shown]),
+            ("median", COLOURS[0], [round(tool.p50_seconds or 0.0, 3) for tool in shown]),
+            ("95th percentile", COLOURS[1], [round(tool.p95_seconds or 0.0, 3) for tool in shown]),
         ],
     )
 
@@ -101,12 +130,7 @@ def _across(
     """Bars from left to right, the first name at the top."""
     return {
         **_base(),
-        "legend": {
-            "show": len(series) > 1,
-            "top": 0,
-            "icon": "roundRect",
-            "textStyle": {"color": NEUTRAL},
-        },
+        "legend": {**_LEGEND, "show": len(series) > 1},
         "grid": {"left": 8, "right": 24, "top": 38 if len(series) > 1 else 8, "bottom": 8, "containLabel": True},
         "tooltip": {**TOOLTIP, "trigger": "axis", "axisPointer": {"type": "shadow"}},
         "xAxis": {**_AXIS, "type": "value"},

@@ -12,7 +12,7 @@ LEAST_SHOWN_SECONDS = 30.0
 """While fewer samples are there."""
 COLOURS = ("#2f8fd8", "#e08a2c", "#3fa66b", "#b45fc4", "#d1504f", "#7a8896")
 """Told apart on a light ground and on a dark one."""
-NEUTRAL = "#8593a3"
+NEUTRAL = "#74818f"
 LEAST_SECONDS = 0.1
 """The scale shows at least so much: without it, noise would look like lag."""
 
@@ -28,6 +28,7 @@ def lag_chart(lags: Mapping[str, Iterable[LagSample]], now: float) -> dict[str, 
     highest = max((seconds for samples in shown.values() for _, seconds in samples), default=0.0)
     return {
         "animation": False,
+        "useUTC": True,
         "color": list(COLOURS),
         "textStyle": {"color": NEUTRAL},
         "grid": {"left": 44, "right": 16, "top": 34, "bottom": 26},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ops.cluster_view import ClusterResponse, GroupModel, NodeModel
@@ -95,7 +95,7 @@ def draw(views: Mapping[str, ClusterResponse], failures: Mapping[str, str]) -> P
     if not views:
         return None
     newest = max(views.values(), key=lambda view: view.map_version)
-    groups = tuple(_group(number, views) for number in range(newest.shard_group_count))
+    groups = tuple(_group(number, views, newest.nodes) for number in range(newest.shard_group_count))
     return Picture(
         cluster_id=newest.cluster_id,
         version=newest.version,
@@ -124,7 +124,7 @@ def _node(
     )
 
 
-def _group(number: int, views: Mapping[str, ClusterResponse]) -> Group:
+def _group(number: int, views: Mapping[str, ClusterResponse], nodes: Iterable[NodeModel]) -> Group:
     seen = {node_id: group for node_id, view in views.items() for group in view.groups if group.group == number}
     newest = max(seen.values(), key=lambda group: (group.epoch, group.committed_lsn), default=None)
     if newest is None:
@@ -146,6 +146,9 @@ def _group(number: int, views: Mapping[str, ClusterResponse]) -> Group:
         )
     if newest.primary:
         members.setdefault(newest.primary, Member(newest.primary, "primary"))
+    # Every node takes part in every group, also where nobody who was asked tells how it does.
+    for node in nodes:
+        members.setdefault(node.node_id, Member(node.node_id, "standby" if node.voter else "reader"))
     ordered = sorted(members.values(), key=lambda member: (member.node_id != newest.primary, member.node_id))
     return Group(number, newest.primary, newest.epoch, newest.committed_lsn, tuple(ordered))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
 from markupsafe import Markup
 
@@ -11,6 +10,7 @@ from ops.dashboard.cluster.picture import Group, Member, Node, Picture
 from ops.dashboard.cluster.watch import SeenChange
 from ops.dashboard.freshness import duration
 from ops.dashboard.node_client.choice import STALE_SECONDS
+from ops.dashboard.transcript.rendering import clock
 
 SHOWN_CHANGES = 50
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -29,16 +29,16 @@ def facts(picture: Picture) -> Markup:
     return Markup('<dl class="facts">{}</dl>').format(rows)
 
 
-def groups(picture: Picture) -> Markup:
-    """A row for each node's part in each group."""
+def groups(picture: Picture, failures: Mapping[str, str]) -> Markup:
+    """A row for each node's part in each group; `failures` says why nodes do not answer now."""
     rows = Markup("").join(
-        _member(group, member, first=number == 0, silent=_silent(picture))
+        _member(group, member, first=number == 0, failures=failures)
         for group in picture.groups
         for number, member in enumerate(group.members)
     )
     return Markup(
-        '<div class="scrolled"><table class="table"><thead><tr><th>Group</th><th class="number">Epoch</th>'
-        '<th>Node</th><th>Role</th><th class="number">Durable</th><th class="number">Applied</th>'
+        '<div class="scrolled"><table class="table stacked"><thead><tr><th>Group</th><th class="number">Epoch</th>'
+        '<th>Node</th><th>Role</th><th class="number">Durable LSN</th><th class="number">Applied LSN</th>'
         '<th class="number">Lag</th><th>State</th></tr></thead><tbody>{}</tbody></table></div>'
     ).format(rows)
 
@@ -47,7 +47,7 @@ def nodes(picture: Picture, failures: Mapping[str, str]) -> Markup:
     """A row for each node."""
     rows = Markup("").join(_node(node, failures) for node in picture.nodes)
     return Markup(
-        '<div class="scrolled"><table class="table"><thead><tr><th>Node</th><th>State</th><th>Leads</th>'
+        '<div class="scrolled"><table class="table stacked"><thead><tr><th>Node</th><th>State</th><th>Leads</th>'
         '<th>Takes part as</th><th>HTTP</th><th>gRPC</th><th class="number">Shard files</th></tr></thead>'
         "<tbody>{}</tbody></table></div>"
     ).format(rows)
@@ -62,11 +62,8 @@ def changes(seen: Iterable[SeenChange]) -> Markup:
             "go or come back are noted here.</p>"
         )
     rows = Markup("").join(
-        Markup('<li class="change change-{}"><time datetime="{}">{}</time><span>{}</span></li>').format(
-            change.level,
-            datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
-            f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}",
-            change.sentence,
+        Markup('<li class="change change-{}">{}<span>{}</span></li>').format(
+            change.level, clock(round(1000 * at)), change.sentence
         )
         for at, change in shown
     )
@@ -85,8 +82,8 @@ def size(count: int | None) -> str:
     raise AssertionError("the last unit takes everything")
 
 
-def _member(group: Group, member: Member, *, first: bool, silent: Mapping[str, str]) -> Markup:
-    level, state = _state(group, member, silent)
+def _member(group: Group, member: Member, *, first: bool, failures: Mapping[str, str]) -> Markup:
+    level, state = _state(group, member, failures)
     lag = "" if member.role == "primary" else "–"
     if member.lag_seconds is not None:
         lag = duration(member.lag_seconds)
@@ -99,11 +96,14 @@ def _member(group: Group, member: Member, *, first: bool, silent: Mapping[str, s
     else:
         durable_text = "–" if durable is None else f"{durable:,}"
     return Markup(
-        '<tr class="{}"><td>{}</td><td class="number">{}</td><td><b>{}</b></td>'
-        '<td><span class="chip chip-{}">{}</span></td><td class="number">{}</td><td class="number">{}</td>'
-        '<td class="number">{}</td><td><span class="status status-{}">{}</span></td></tr>'
+        '<tr{}><td class="above" data-label="Group">{}</td><td class="number above" data-label="Epoch">{}</td>'
+        '<td><b>{}</b></td><td><span class="chip chip-{}">{}</span></td>'
+        '<td class="number below" data-label="Durable LSN">{}</td>'
+        '<td class="number below" data-label="Applied LSN">{}</td>'
+        '<td class="number below" data-label="Lag">{}</td>'
+        '<td><span class="status status-{}">{}</span></td></tr>'
     ).format(
-        "first" if first else "",
+        Markup(' class="first"') if first else "",
         group.group if first else "",
         group.epoch if first else "",
         member.node_id,
@@ -117,10 +117,10 @@ def _member(group: Group, member: Member, *, first: bool, silent: Mapping[str, s
     )
 
 
-def _state(group: Group, member: Member, silent: Mapping[str, str]) -> tuple[str, str]:
+def _state(group: Group, member: Member, failures: Mapping[str, str]) -> tuple[str, str]:
     if member.failure is not None:
         return "bad", member.failure
-    if member.node_id in silent:
+    if member.node_id in failures:
         return "bad", "does not answer"
     return _leading(group) if member.role == "primary" else _following(member)
 
@@ -133,6 +133,8 @@ def _leading(group: Group) -> tuple[str, str]:
 
 
 def _following(member: Member) -> tuple[str, str]:
+    if member.connected is None:
+        return "neutral", "not asked"
     if member.connected is False:
         return "bad", "has no stream from the primary"
     if member.lag_seconds is not None and member.lag_seconds > STALE_SECONDS:
@@ -156,8 +158,10 @@ def _node(node: Node, failures: Mapping[str, str]) -> Markup:
         parts.append("draining")
     leads = ", ".join(map(str, node.leads))
     return Markup(
-        '<tr><td><b>{}</b></td><td><span class="status status-{}">{}</span></td><td>{}</td><td>{}</td>'
-        '<td class="mono">{}</td><td class="mono">{}</td><td class="number">{}</td></tr>'
+        '<tr><td><b>{}</b></td><td><span class="status status-{}">{}</span></td>'
+        '<td class="below" data-label="Leads">{}</td><td class="below" data-label="Takes part as">{}</td>'
+        '<td class="mono below" data-label="HTTP">{}</td><td class="mono below" data-label="gRPC">{}</td>'
+        '<td class="number below" data-label="Shard files">{}</td></tr>'
     ).format(
         node.node_id,
         level,
@@ -168,10 +172,6 @@ def _node(node: Node, failures: Mapping[str, str]) -> Markup:
         node.grpc_address,
         size(node.database_bytes),
     )
-
-
-def _silent(picture: Picture) -> dict[str, str]:
-    return {node.node_id: "; ".join(node.problems) for node in picture.nodes if node.answers is False}
 
 
 def _count(number: int, thing: str) -> str:

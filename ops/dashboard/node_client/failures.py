@@ -30,12 +30,16 @@ class NodeRefused(ReadFailed):
     Attributes:
         status: The HTTP status.
         code: As `agent_core.errors` names it.
+        node: Who refused it; empty where that is not known.
+        age_seconds: How far that node was behind its primary.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.node = ""
+        self.age_seconds = 0.0
         self.title = "This cannot be shown" if code == UNREADABLE else "The node refused this"
 
 

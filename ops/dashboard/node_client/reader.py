@@ -258,6 +258,10 @@ class NodeReader:
             except _CannotServe as error:
                 reasons[node.name] = str(error)
                 self._failed(node, error)
+            except NodeRefused as error:
+                self.choice.answered(node.address, age_seconds=node.age_seconds)
+                error.node, error.age_seconds = node.name, node.age_seconds
+                raise
             else:
                 self.choice.answered(node.address, age_seconds=answer.age_seconds)
                 return answer

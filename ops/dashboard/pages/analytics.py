@@ -13,7 +13,7 @@ from nicegui import background_tasks, ui
 from ops.dashboard.analytics import questions
 from ops.dashboard.analytics.period import DAYS, Period
 from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.components import empty_state, error_state, heading
+from ops.dashboard.components import Way, empty_state, error_state, heading, no_sessions
 from ops.dashboard.layout import Page, frame
 from ops.dashboard.node_client.failures import ReadFailed
 from ops.dashboard.node_client.reader import NodeReader
@@ -32,8 +32,9 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
 
     @ui.page("/analytics")
     async def analytics_page(request: Request) -> None:
-        ui.add_head_html(HEAD)
         with frame(reader, "Analytics", "/analytics") as page:
+            # Behind what the frame brings, whose rules it refines.
+            ui.add_head_html(HEAD)
             heading("Analytics", "From the ready views over all sessions; days are UTC.")
             view = _AnalyticsView(reader, page, Period.of(dict(request.query_params)))
         ui.context.client.on_delete(view.cancel)
@@ -72,7 +73,7 @@ class _AnalyticsView:
             since = ui.input("From", value=str(self._period.since or "")).props(
                 "outlined dense type=date stack-label"
             )
-            until = ui.input("to", value=str(self._period.until or "")).props(
+            until = ui.input("Until", value=str(self._period.until or "")).props(
                 "outlined dense type=date stack-label"
             )
 
@@ -102,7 +103,7 @@ class _AnalyticsView:
         today = datetime.now(UTC).date()
         self._results.clear()
         with self._results:
-            cards = AnalyticsCards()
+            cards = AnalyticsCards(period.ends(today))
         failure: ReadFailed | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,7 +147,11 @@ class _AnalyticsView:
         self._results.clear()
         with self._results:
             if period == Period():
-                empty_state("No sessions yet", "Bring some in: headwater import PATH", icon="insights")
+                no_sessions("insights")
                 return
-            empty_state("Nothing on these days", "No session was at work then.", icon="event_busy")
-            ui.link("Show all time", Period().address).classes("state-link")
+            empty_state(
+                "Nothing on these days",
+                "No session was at work then.",
+                icon="event_busy",
+                way=Way("Show all time", Period().address),
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from markupsafe import Markup
 from nicegui import ui
@@ -13,14 +14,14 @@ from ops.dashboard.components import empty_state, loading_state, section
 from ops.dashboard.freshness import duration
 from ops.dashboard.transcript.visible import one_line
 
-NUMBERS = ("Sessions", "Input tokens", "Output tokens", "Cost", "Tool calls", "Of them failed", "Active time")
+NUMBERS = ("Sessions", "Input tokens", "Output tokens", "Cost", "Tool calls", "Failed calls", "Active time")
 WAITING = "…"
 
-TOKENS = "Tokens by day and model, input and output"
-COST = "Cost by day and model, in dollars"
+TOKENS = "Tokens by model, input and output"
+COST = "Cost by model, in dollars"
 CALLS = "Tool calls by name"
 DURATIONS = "Duration of tool calls, in seconds"
-ACTIVE = "Active hours by day and workspace"
+ACTIVE = "Active time by workspace, in hours"
 WORKSPACES = "Sessions by workspace"
 CHARTS = (TOKENS, COST, CALLS, DURATIONS, ACTIVE, WORKSPACES)
 
@@ -28,7 +29,9 @@ CHARTS = (TOKENS, COST, CALLS, DURATIONS, ACTIVE, WORKSPACES)
 class AnalyticsCards:
     """Draws every card at once, and fills those that an answer is for when it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: tuple[date | None, date | None]) -> None:
+        """Draw them; `ends` are the first and the last day of charts over time, None where an end is open."""
+        self._ends = ends
         self._numbers: dict[str, ui.label] = {}
         self._charts: dict[str, ui.element] = {}
         with ui.element("dl").classes("numbers"):
@@ -51,12 +54,16 @@ class AnalyticsCards:
     def show_tokens(self, tokens: Sequence[Tokens]) -> None:
         """What models used."""
         used = [(each.day, each.model, float(each.input_tokens + each.output_tokens)) for each in tokens]
+        drawable = any(amount for _, _, amount in used)
         costs = [(each.day, each.model, each.cost) for each in tokens if each.cost is not None]
         self._tell("Input tokens", _short(sum(each.input_tokens for each in tokens)))
         self._tell("Output tokens", _short(sum(each.output_tokens for each in tokens)))
-        self._tell("Cost", f"${sum(cost for _, _, cost in costs):,.2f}" if costs else "not told")
-        self._draw(TOKENS, charts.by_day(used), bool(used), "No answer of a model on these days.")
-        self._draw(COST, charts.by_day(costs), bool(costs), "The transcripts of these days tell no cost.")
+        self._tell("Cost", f"${sum(cost for _, _, cost in costs):,.2f}" if costs else "–")
+        models = charts.largest_names(used)
+        tokens_chart = charts.over_time(used, self._ends, "tokens", models)
+        cost_chart = charts.over_time(costs, self._ends, "dollars", models)
+        self._draw(TOKENS, tokens_chart, drawable, "The transcripts of these days tell no tokens.")
+        self._draw(COST, cost_chart, bool(costs), "The transcripts of these days tell no cost.")
 
     def show_tools(self, tools: Sequence[ToolUse]) -> None:
         """What became of tool calls."""
@@ -64,7 +71,7 @@ class AnalyticsCards:
         errors = sum(tool.errors for tool in tools)
         durations = charts.tool_durations(tools)
         self._tell("Tool calls", f"{sum(tool.calls for tool in tools):,}")
-        self._tell("Of them failed", f"{errors / ended:.1%}" if ended else "–")
+        self._tell("Failed calls", f"{errors / ended:.1%}" if ended else "–")
         self._draw(CALLS, charts.tool_calls(tools), bool(tools), "No tool was called.")
         self._draw(DURATIONS, durations, bool(durations["yAxis"]["data"]), "No call has ended.")
         self._tools.set_visibility(bool(tools))
@@ -80,7 +87,8 @@ class AnalyticsCards:
         """For how long."""
         hours = [(each.day, each.workspace or "(none)", each.hours) for each in active]
         self._tell("Active time", f"{sum(each.hours for each in active):,.1f} h")
-        self._draw(ACTIVE, charts.by_day(hours), any(each.hours for each in active), "No session was at work.")
+        chart = charts.over_time(hours, self._ends, "hours", charts.largest_names(hours))
+        self._draw(ACTIVE, chart, any(each.hours for each in active), "No session was at work.")
 
     def _tell(self, name: str, value: str) -> None:
         self._numbers[name].set_text(value)
@@ -95,8 +103,10 @@ class AnalyticsCards:
 
 
 def _tools_table(tools: Sequence[ToolUse]) -> Markup:
-    number = Markup('<td class="number">{}</td>')
-    row = Markup("<tr><td><bdi>{}</bdi></td>") + 5 * number + Markup("</tr>")
+    heads = ("Calls", "Failed", "Error rate", "Median", "95th percentile")
+    number = Markup('<td class="number" data-label="{}">{{}}</td>')
+    numbers = Markup("").join(map(number.format, heads))
+    row = Markup('<tr><td class="whole-line"><bdi>{}</bdi></td>') + numbers + Markup("</tr>")
     rows = Markup("").join(
         row.format(
             one_line(tool.name, 60) or "(unnamed)",
@@ -108,10 +118,9 @@ def _tools_table(tools: Sequence[ToolUse]) -> Markup:
         )
         for tool in tools
     )
-    heads = ("Calls", "Failed", "Error rate", "Half within", "95 of 100 within")
-    return Markup('<table class="table"><thead><tr><th>Tool</th>{}</tr></thead><tbody>{}</tbody></table>').format(
-        Markup("").join(Markup('<th class="number">{}</th>').format(head) for head in heads), rows
-    )
+    return Markup(
+        '<table class="table stacked"><thead><tr><th>Tool</th>{}</tr></thead><tbody>{}</tbody></table>'
+    ).format(Markup("").join(Markup('<th class="number">{}</th>').format(head) for head in heads), rows)
 
 
 def _short(count: int) -> str:

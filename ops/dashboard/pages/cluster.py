@@ -34,7 +34,7 @@ class _ClusterView:
     def __init__(self, watch: ClusterWatch, page: Page) -> None:
         self._watch = watch
         self._page = page
-        heading("Cluster")
+        heading("Cluster", "Roles, positions and lag, once a second; times are UTC.")
         self._state = ui.element("div")
         with self._state:
             loading_state()
@@ -52,31 +52,36 @@ class _ClusterView:
             with section("What happened"):
                 self._changes = ui.html("", sanitize=False)
         self._body.set_visibility(False)
-        self._failing = False
+        self._said: dict[str, str] = {}
         ui.timer(INTERVAL_SECONDS, self.draw)
 
     def draw(self) -> None:
         """Show what is known now."""
         watch, picture = self._watch, self._watch.picture
         silent = bool(watch.failures) and time.time() - watch.seen_at > 3 * INTERVAL_SECONDS
+        if picture is not None:
+            self._page.fresh(", ".join(watch.source), watch.age_seconds, read_at=watch.seen_at)
         if silent:
             self._page.failed(NoNodeAnswers(watch.failures))
-        if silent != self._failing or picture is not None:
-            self._failing = silent
-            self._state.clear()
-        if silent and picture is None:
-            with self._state:
-                error_state(NoNodeAnswers(watch.failures))
         if picture is None:
+            if silent:
+                self._say(watch.failures)
             return
+        self._state.set_visibility(False)
         self._body.set_visibility(True)
-        if not silent:
-            self._page.fresh(", ".join(watch.source), watch.age_seconds, read_at=watch.seen_at)
         self._set(self._facts, tables.facts(picture))
-        self._set(self._groups, tables.groups(picture))
+        self._set(self._groups, tables.groups(picture, watch.failures))
         self._set(self._nodes, tables.nodes(picture, watch.failures))
         self._set(self._changes, tables.changes(watch.seen))
         self._chart.options.update(lag_chart(watch.lag.samples, time.time()))
+
+    def _say(self, failures: dict[str, str]) -> None:
+        """That there is nothing to show, and why; said anew only where the reasons are others."""
+        if failures != self._said:
+            self._said = dict(failures)
+            self._state.clear()
+            with self._state:
+                error_state(NoNodeAnswers(failures))
 
     @staticmethod
     def _set(element: ui.html, content: Markup) -> None:

@@ -9,17 +9,18 @@ from markupsafe import Markup
 from nicegui import background_tasks, ui
 
 from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.components import empty_state, error_state, heading, loading_state
-from ops.dashboard.layout import Page, frame
+from ops.dashboard.components import Way, empty_state, error_state, heading, loading_state
+from ops.dashboard.layout import Key, Page, frame
 from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
 from ops.dashboard.node_client.reader import CaughtUp, FollowedEntry, Interrupted, NodeReader
 from ops.dashboard.paths import raw_entries, session_page, session_path
 from ops.dashboard.transcript.conversation import Conversation, Item
-from ops.dashboard.transcript.rendering import clock, render
+from ops.dashboard.transcript.rendering import moment, render
 from ops.dashboard.transcript.visible import one_line
 from ops.dashboard.transcript.window import WINDOW, Window
 from replica.reading.http_models import EntryModel, SessionModel, SessionResponse, TranscriptResponse
 
+KEYS = (Key("j k", "next and previous entry"), Key("l", "latest"))
 LOOK_AHEAD = 30
 """Entries past the page, read for the results of calls that it shows."""
 MAX_READS = 4
@@ -38,7 +39,7 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
 
     @ui.page("/sessions/{session_id}")
     async def show_session(session_id: str, after: int | None = None) -> None:
-        with frame(reader, "Session", "/sessions", renewing=True) as page:
+        with frame(reader, "Session", "/sessions", renewing=True, keys=KEYS) as page:
             body = ui.element("div")
             with body:
                 loading_state()
@@ -82,12 +83,16 @@ class _SessionView:
             self._failed = True
             self._body.clear()
             with self._body:
-                heading("Session")
+                heading("Session", one_line(self._session_id, 120))
+                self._page.failed(error)
                 if isinstance(error, NodeRefused) and error.code == NOT_FOUND:
-                    empty_state("No such session", "It may not have reached this standby yet.", icon="search_off")
-                    ui.link("All sessions", "/sessions").classes("state-link")
+                    empty_state(
+                        "No such session",
+                        "It may not have reached this standby yet; once it has, it is shown here.",
+                        icon="search_off",
+                        way=Way("All sessions", "/sessions"),
+                    )
                 else:
-                    self._page.failed(error)
                     error_state(error)
             return
         self._conversation.settle(ahead)
@@ -238,6 +243,6 @@ def _facts(session: SessionModel) -> Markup:
         shown += Markup('<div><dt>Started by</dt><dd><a href="{}">{}</a></dd></div>').format(
             session_page(session.parent_session_id), session.parent_session_id
         )
-    return Markup('<dl class="facts">{}<div><dt>Created</dt><dd>{}</dd></div></dl>').format(
-        shown, clock(session.created_at_ms)
+    return Markup('<dl class="facts">{}<div><dt>Created</dt><dd>{} UTC</dd></div></dl>').format(
+        shown, moment(session.created_at_ms)
     )

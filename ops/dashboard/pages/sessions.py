@@ -11,15 +11,16 @@ from markupsafe import Markup
 from nicegui import ui
 
 from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.components import empty_state, error_state, heading, loading_state
-from ops.dashboard.layout import Page, frame
+from ops.dashboard.components import Way, empty_state, error_state, heading, loading_state, no_sessions
+from ops.dashboard.layout import Key, Page, frame
 from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
 from ops.dashboard.node_client.reader import NodeReader
 from ops.dashboard.session_filter import MAX_CHARACTERS, SessionSearch
-from ops.dashboard.transcript.rendering import clock
+from ops.dashboard.transcript.rendering import moment
 from ops.dashboard.transcript.visible import one_line
 from replica.reading.http_models import SessionModel, SessionsResponse
 
+KEYS = (Key("/", "search"),)
 RETRY_SECONDS = 2.0
 TYPING_MILLISECONDS = 350
 """A search begins when nothing was typed for so long."""
@@ -30,8 +31,8 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
 
     @ui.page("/sessions")
     async def sessions_page(request: Request) -> None:
-        with frame(reader, "Sessions", "/sessions") as page:
-            heading("Sessions", "The most recently updated first.")
+        with frame(reader, "Sessions", "/sessions", keys=KEYS) as page:
+            heading("Sessions", "The most recently updated first; days and times are UTC.")
             view = _SessionSearchView(reader, page, SessionSearch.of(dict(request.query_params)))
             ui.timer(RETRY_SECONDS, view.read_again)
         await ui.context.client.connected()
@@ -58,13 +59,13 @@ class _SessionSearchView:
             self._field("status", "Status")
             self._field("model", "Model")
             self._field("since", "Updated from", "date")
-            self._field("until", "to", "date")
+            self._field("until", "Updated until", "date")
 
     def _field(self, name: str, label: str, kind: str = "text") -> ui.input:
         field = ui.input(label, value=getattr(self._search, name))
         field.props(f"outlined dense type={kind} maxlength={MAX_CHARACTERS} debounce={TYPING_MILLISECONDS}")
         if kind == "date":
-            field.props("stack-label")
+            field.props("stack-label").classes("filter-date")
 
         async def changed() -> None:
             # Another search begins with its first page.
@@ -104,14 +105,14 @@ class _SessionSearchView:
     def _draw(self, found: SessionsResponse) -> None:
         if not found.sessions:
             if self._search.is_empty:
-                empty_state("No sessions yet", "Bring some in: headwater import PATH", icon="forum")
+                no_sessions("forum")
             else:
                 empty_state(
                     "No session matches",
-                    "Filters match whole names; the search finds parts of titles.",
+                    "Filters match whole names; the search finds parts of titles and ids.",
                     icon="search_off",
+                    way=Way("Show all sessions", "/sessions"),
                 )
-                ui.link("Show all sessions", "/sessions").classes("state-link")
             return
         ui.html(_table(found.sessions, self._search), sanitize=False)
         with ui.element("nav").classes("paging").props('aria-label="Pages of sessions"'):
@@ -124,8 +125,8 @@ class _SessionSearchView:
 def _table(sessions: Iterable[SessionModel], search: SessionSearch) -> Markup:
     rows = Markup("").join(_row(session, search) for session in sessions)
     return Markup(
-        '<table class="table sessions"><thead><tr><th>Session</th><th>Workspace</th><th>Status</th><th>Model</th>'
-        '<th class="number">Entries</th><th>Updated</th></tr></thead><tbody>{}</tbody></table>'
+        '<table class="table stacked sessions"><thead><tr><th>Session</th><th>Workspace</th><th>Status</th>'
+        '<th>Model</th><th class="number">Entries</th><th>Updated</th></tr></thead><tbody>{}</tbody></table>'
     ).format(rows)
 
 
@@ -139,9 +140,10 @@ def _row(session: SessionModel, search: SessionSearch) -> Markup:
         )
 
     return Markup(
-        '<tr><td class="session-title"><a href="/sessions/{}"><bdi>{}</bdi></a>'
+        '<tr><td class="session-title whole-line"><a href="/sessions/{}"><bdi>{}</bdi></a>'
         '<div class="muted mono">{}</div></td>'
-        '<td>{}</td><td>{}</td><td>{}</td><td class="number" data-label="entries">{}</td><td>{}</td></tr>'
+        '<td>{}</td><td>{}</td><td>{}</td><td class="number below" data-label="Entries">{}</td>'
+        '<td class="below">{}</td></tr>'
     ).format(
         quote(session.session_id, safe=""),
         one_line(session.title, 120) or "(no title)",
@@ -150,5 +152,5 @@ def _row(session: SessionModel, search: SessionSearch) -> Markup:
         narrowed("status", session.status),
         narrowed("model", session.model),
         f"{session.entry_count:,}",
-        clock(session.updated_at_ms),
+        moment(session.updated_at_ms),
     )

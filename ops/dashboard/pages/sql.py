@@ -12,8 +12,8 @@ from fastapi import FastAPI, Request
 from nicegui import background_tasks, ui
 
 from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.components import empty_state, error_state, heading
-from ops.dashboard.layout import Page, frame
+from ops.dashboard.components import empty_state, error_state, heading, loading_state
+from ops.dashboard.layout import Key, Page, frame
 from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
 from ops.dashboard.node_client.reader import NodeReader
 from ops.dashboard.sql import export
@@ -24,6 +24,7 @@ from ops.dashboard.sql.result import SHOWN_ROWS, numeric_columns, result_table
 from replica.reading.http_models import QueryResponse
 
 HEAD = '<link rel="stylesheet" href="/static/analysis.css">'
+KEYS = (Key("Ctrl-Enter", "run"),)
 ANSWER_SECONDS = 10
 """That a node may take past the time limit: it waits for a worker first, and then says itself that time is up."""
 ERROR_TITLES = {"query_refused": "The node refused this query", "query_limit": "The query passed a limit"}
@@ -50,8 +51,9 @@ def register(_: FastAPI, reader: NodeReader, __: ClusterWatch) -> None:
 
     @ui.page("/sql")
     async def sql_page(request: Request) -> None:
-        ui.add_head_html(HEAD)
-        with frame(reader, "SQL", "/sql", reads_at_once=False) as page:
+        with frame(reader, "SQL", "/sql", reads_at_once=False, keys=KEYS) as page:
+            # Behind what the frame brings, whose rules it refines.
+            ui.add_head_html(HEAD)
             heading(
                 "SQL", "Reads all shards of one standby as one database (DuckDB's SQL); nothing can be changed."
             )
@@ -76,10 +78,7 @@ class _SqlView:
                 self._draw_editor()
                 self._results = ui.element("div").classes("sql-results").props("aria-live=polite")
             self._draw_tables()
-        with self._results:
-            empty_state(
-                "No query yet", "Write one, or take a look at a table. Ctrl-Enter runs it.", icon="terminal"
-            )
+        self._show_nothing()
 
     async def begin(self) -> None:
         """Run the query of the address, if there is one."""
@@ -94,12 +93,19 @@ class _SqlView:
         self._request = replace(self._request, sql=self._editor.value or "")
         self._remember()
         if self._request.sql.strip():
+            if self._answer is None:
+                self._show(loading_state)
             self._query = background_tasks.create(self._ask(self._request), name="SQL of a viewer")
 
     def cancel(self) -> None:
         """Give up the query that runs; its node hears of it by the connection that ends."""
         if self._query is not None and not self._query.done():
             self._query.cancel()
+
+    def _stop(self) -> None:
+        self.cancel()
+        if self._answer is None:
+            self._show_nothing()
 
     def _draw_editor(self) -> None:
         with ui.element("section").classes("card sql-card"):
@@ -108,13 +114,13 @@ class _SqlView:
             ).classes("sql-editor")
             with ui.element("div").classes("sql-bar"):
                 self._run = ui.button("Run", icon="play_arrow", on_click=self.run).props("no-caps unelevated")
-                self._cancel = ui.button("Cancel", icon="stop", on_click=self.cancel).props("no-caps outline")
+                self._cancel = ui.button("Cancel", icon="stop", on_click=self._stop).props("no-caps outline")
                 self._cancel.set_visibility(False)
                 rows = {rows: f"{rows:,} rows" for rows in ROWS}
                 seconds = {seconds: f"{seconds} s" for seconds in SECONDS}
                 self._select("rows", "At most", rows)
                 self._select("seconds", "Time limit", seconds)
-                self._progress = ui.label("Ctrl-Enter runs").classes("muted sql-progress").props("role=status")
+                self._progress = ui.label().classes("muted sql-progress").props("role=status")
         self._clock = ui.timer(0.2, self._tick, active=False)
 
     def _select(self, name: str, label: str, options: dict[int, str]) -> None:
@@ -130,7 +136,7 @@ class _SqlView:
             ui.label("Tables and views").classes("card-title").props("role=heading aria-level=2")
             for table in TABLES:
                 self._draw_table(table)
-            ui.label("documents, properties and links, where a workspace was indexed").classes("muted small")
+            ui.label("Where a workspace was indexed, also documents, properties and links.").classes("muted small")
 
     def _draw_table(self, table: Table) -> None:
         with ui.element("details").classes("sql-table"):
@@ -189,12 +195,20 @@ class _SqlView:
     def _say(self, text: str) -> None:
         self._progress.set_text(text)
 
+    def _show(self, draw: Callable[[], None]) -> None:
+        self._results.clear()
+        with self._results:
+            draw()
+
+    def _show_nothing(self) -> None:
+        self._show(lambda: empty_state("No query yet", "Write one, or look at a table.", icon="terminal"))
+
     def _show_error(self, error: ReadFailed) -> None:
         self._answer = None
         self._results.clear()
         with self._results:
+            self._page.failed(error)
             if not isinstance(error, NodeRefused):
-                self._page.failed(error)
                 error_state(error, self.run)
                 return
             with ui.element("section").classes("card sql-error").props("role=alert"):

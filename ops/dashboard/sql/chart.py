@@ -14,6 +14,8 @@ from ops.dashboard.sql.result import is_number, numeric_columns, text_of
 from ops.dashboard.transcript.visible import one_line
 
 MAX_POINTS = 2_000
+MAX_NAMED = 30
+"""Points along the chart whose names are turned, so that there is room for each."""
 LINE = {"lineStyle": {"color": NEUTRAL, "opacity": 0.25}}
 TOOLTIP = {"renderMode": "richText", "confine": True}
 
@@ -47,6 +49,9 @@ def result_chart(
         [along if continuous else one_line(text_of(along), 60), value if is_number(value) else None]
         for along, value in points
     ]
+    labels = {"color": NEUTRAL, "hideOverlap": True}
+    if not continuous and len(data) <= MAX_NAMED:
+        labels |= {"rotate": 40, "width": 110, "overflow": "truncate"}
     axis = {"axisLabel": {"color": NEUTRAL, "hideOverlap": True}, "nameTextStyle": {"color": NEUTRAL}}
     return {
         "animation": False,
@@ -56,6 +61,7 @@ def result_chart(
         "tooltip": {**TOOLTIP, "trigger": "item" if kind == "scatter" else "axis"},
         "xAxis": {
             **axis,
+            "axisLabel": labels,
             "type": "value" if continuous else "category",
             "scale": True,
             "axisLine": LINE,

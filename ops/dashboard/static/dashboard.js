@@ -90,3 +90,10 @@ document.addEventListener("keydown", (event) => {
     }
   });
 })();
+
+// What a tooltip explains to a pointer it explains to the keyboard too.
+for (const [moved, hovered] of [["focusin", "mouseenter"], ["focusout", "mouseleave"]]) {
+  document.addEventListener(moved, (event) => {
+    event.target.closest?.(".freshness")?.dispatchEvent(new MouseEvent(hovered));
+  });
+}

@@ -44,13 +44,22 @@ def render(item: Item, raw: str) -> Markup:
 
 
 def clock(at_ms: int) -> Markup:
-    """A time in milliseconds since 1970, in UTC."""
+    """A time in milliseconds since 1970, in UTC, without its year: others around it tell that."""
+    return _time(at_ms, "%b %d, %H:%M:%S")
+
+
+def moment(at_ms: int) -> Markup:
+    """A time in milliseconds since 1970, in UTC, to the minute."""
+    return _time(at_ms, "%Y-%m-%d %H:%M")
+
+
+def _time(at_ms: int, form: str) -> Markup:
     try:
         at = datetime.fromtimestamp(at_ms / 1000, UTC)
     except (OverflowError, ValueError, OSError):
         return Markup("<span>{}</span>").format(at_ms)
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        at.isoformat(timespec="milliseconds"), f"{at:%Y-%m-%d %H:%M:%S}", f"{at:%b %d, %H:%M:%S}"
+        at.isoformat(timespec="milliseconds"), f"{at:%Y-%m-%d %H:%M:%S}", f"{at:{form}}"
     )
 
 

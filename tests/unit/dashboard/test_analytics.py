@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from ops.dashboard.analytics import charts
 from ops.dashboard.analytics.period import Period
 from ops.dashboard.analytics.questions import ToolUse, WorkspaceUse, largest
+from ops.dashboard.analytics.timeline import MAX_COLUMNS, timeline
 
 TODAY = date(2026, 11, 24)
+OPEN = (None, None)
 
 
 @pytest.mark.parametrize(
@@ -58,16 +60,56 @@ def test_no_address_gets_anything_but_numbers_and_days_into_sql(query: dict[str,
 
 def test_bars_of_a_day_are_stacked_and_small_parts_are_summed_up() -> None:
     amounts = [("2026-01-01", f"model-{number}", float(number)) for number in range(8)]
-    drawn = charts.by_day([*amounts, ("2026-01-02", "model-7", 1.0)])
-    assert drawn["xAxis"]["data"] == ["2026-01-01", "2026-01-02"]
+    amounts += [("2026-01-03", "model-7", 1.0), ("2031-01-01", "model-7", 0.0)]
+    drawn = charts.over_time(amounts, OPEN, "tokens", charts.largest_names(amounts))
+    assert drawn["xAxis"]["data"] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert drawn["yAxis"]["name"] == "tokens a day"
     assert [(part["name"], part["data"]) for part in drawn["series"]] == [
-        ("model-7", [7.0, 1.0]),
-        ("model-6", [6.0, 0.0]),
-        ("model-5", [5.0, 0.0]),
-        ("model-4", [4.0, 0.0]),
-        ("model-3", [3.0, 0.0]),
-        ("others", [3.0, 0.0]),
+        ("model-7", [7.0, 0.0, 1.0]),
+        ("model-6", [6.0, 0.0, 0.0]),
+        ("model-5", [5.0, 0.0, 0.0]),
+        ("model-4", [4.0, 0.0, 0.0]),
+        ("model-3", [3.0, 0.0, 0.0]),
+        ("others", [3.0, 0.0, 0.0]),
     ]
+
+
+def test_a_model_has_one_colour_in_every_chart() -> None:
+    tokens = [("2026-01-01", "large", 9.0), ("2026-01-01", "small", 1.0)]
+    models = charts.largest_names(tokens)
+    drawn = charts.over_time([("2026-01-01", "small", 5.0)], OPEN, "dollars", models)
+    (small,) = drawn["series"]
+    assert small["itemStyle"] == charts.over_time(tokens, OPEN, "tokens", models)["series"][1]["itemStyle"]
+
+
+def test_days_without_anything_have_their_place_in_a_range() -> None:
+    line = timeline(["2026-01-02"], date(2025, 12, 31), date(2026, 1, 3))
+    assert line.columns == ("2025-12-31", "2026-01-01", "2026-01-02", "2026-01-03")
+    assert timeline([]).columns == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "unit", "count", "column"),
+    [
+        (date(2026, 1, 1), date(2026, 4, 10), "day", 100, "2026-03-04"),
+        (date(2026, 1, 1), date(2026, 4, 11), "week", 15, "2026-03-02"),
+        (date(2024, 5, 31), date(2026, 4, 30), "month", 24, "2026-03"),
+    ],
+)
+def test_where_days_would_be_too_many_they_are_weeks_or_months(
+    first: date, last: date, unit: str, count: int, column: str
+) -> None:
+    line = timeline(["2026-03-04"], first, last)
+    assert (line.unit, len(line.columns), len(set(line.columns))) == (unit, count, count)
+    assert line.column("2026-03-04") == column
+    assert column in line.columns
+
+
+@given(st.lists(st.dates().map(str) | st.text()))
+def test_every_day_has_a_column_and_columns_stay_few(days: list[str]) -> None:
+    line = timeline(days)
+    assert {line.column(day) for day in days} <= set(line.columns)
+    assert len(line.columns) <= MAX_COLUMNS + len(days)
 
 
 def test_tools_are_drawn_by_how_their_calls_ended_and_how_long_they_took() -> None:

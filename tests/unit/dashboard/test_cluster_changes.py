@@ -37,7 +37,20 @@ def test_a_primary_that_nobody_asked_is_known_from_its_standbys() -> None:
     ]  # fmt: skip
     assert (group.epoch, group.committed_lsn) == (3, 10)
     assert [node.answers for node in drawn.nodes] == [None, True, True]
-    assert "leads, heard by 2" in groups(drawn)
+    assert "leads, heard by 2" in groups(drawn, {})
+
+
+def test_a_node_that_does_not_answer_stays_in_its_groups() -> None:
+    failures = {"node-1": "it refuses connections"}
+    drawn = led("node-2", 2, "node-3", failures=failures)
+    assert [member.node_id for member in drawn.groups[0].members] == ["node-2", "node-1", "node-3"]
+    assert groups(drawn, failures).count("does not answer") == 1
+
+
+def test_a_node_of_which_nobody_tells_is_said_to_be_not_asked() -> None:
+    drawn = led("node-1", 1, "node-2")
+    assert groups(drawn, {}).count("not asked") == 1
+    assert "heard by 1" in groups(drawn, {})
 
 
 def test_a_node_with_an_older_view_does_not_bring_back_the_old_primary() -> None:
@@ -93,7 +106,7 @@ def test_another_raft_leader_is_noted() -> None:
 
 
 def test_names_of_nodes_are_escaped() -> None:
-    assert "<script>" not in groups(picture(view("node-2", {0: ("<script>", 1)})))
+    assert "<script>" not in groups(picture(view("node-2", {0: ("<script>", 1)})), {})
 
 
 def test_the_chart_shows_the_last_minutes_of_each_standby() -> None:
@@ -101,6 +114,7 @@ def test_the_chart_shows_the_last_minutes_of_each_standby() -> None:
     assert [series["name"] for series in options["series"]] == ["node-2", "node-3"]
     assert options["series"][0]["data"] == [[1_000_000, 0.01]]
     assert options["yAxis"]["max"] == LEAST_SECONDS
+    assert options["useUTC"] is True, "as all times of the dashboard are"
 
 
 def test_sizes_are_told_in_the_unit_that_fits() -> None:

@@ -86,9 +86,10 @@ async def test_what_every_node_would_refuse_is_refused_at_once(make: Callable[..
         asked.append(request.url.host)
         return error(404, "session_not_found", retry=False)
 
-    with pytest.raises(NodeRefused, match="it is session_not_found"):
+    with pytest.raises(NodeRefused, match="it is session_not_found") as refused:
         await make(first=refuse, second=refuse).get("/v1/sessions/x", SessionsResponse)
     assert asked == ["first"]
+    assert refused.value.node == "first:1"
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'"text"', b"{}", b'{"sessions": 1}', b"\xff\xfe"])

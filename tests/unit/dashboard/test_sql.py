@@ -94,6 +94,7 @@ def test_a_chart_takes_the_first_names_along_and_the_first_numbers_upwards() -> 
     drawn = result_chart(columns, rows, kind="bar", x="day", y="calls")
     assert drawn["series"][0]["data"] == [["2026-01-01", 5], ["2026-01-02", None]]
     assert drawn["xAxis"]["type"] == "category"
+    assert drawn["xAxis"]["axisLabel"]["rotate"] > 0, "so that there is room for names"
     assert result_chart(columns, rows, kind="line", x="id", y="calls")["xAxis"]["type"] == "value"
     many = result_chart(["n"], [[number] for number in range(2 * MAX_POINTS)], kind="line", x="n", y="n")
     assert len(many["series"][0]["data"]) == MAX_POINTS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ops.dashboard.transcript.code import code_block
 from ops.dashboard.transcript.conversation import Conversation
 from ops.dashboard.transcript.markdown import leads_to_the_web, markdown
-from ops.dashboard.transcript.rendering import render
+from ops.dashboard.transcript.rendering import clock, moment, render
 from ops.dashboard.transcript.visible import SHOWN_CHARACTERS, clipped, one_line, visible
 from replica.reading.http_models import EntryModel
 
@@ -174,6 +174,12 @@ def test_links_open_apart_and_tell_nothing_of_the_dashboard() -> None:
 
 def test_an_image_stays_a_text_and_loads_nothing() -> None:
     assert "<img" not in markdown("![alt](https://example.org/x.png)")
+
+
+def test_a_time_that_stands_for_itself_tells_its_year() -> None:
+    assert ">2025-10-06 08:12</time>" in moment(1_759_738_364_000)
+    assert ">Oct 06, 08:12:44</time>" in clock(1_759_738_364_000)
+    assert moment(1 << 62) == f"<span>{1 << 62}</span>"
 
 
 def test_a_huge_text_is_cut_and_leads_to_the_whole() -> None:
