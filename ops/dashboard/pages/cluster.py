@@ -67,8 +67,9 @@ class _ClusterView:
             if silent:
                 self._say(watch.failures)
             return
-        self._state.set_visibility(False)
-        self._body.set_visibility(True)
+        if not self._body.visible:
+            self._state.clear()
+            self._body.set_visibility(True)
         self._set(self._facts, tables.facts(picture))
         self._set(self._groups, tables.groups(picture, watch.failures))
         self._set(self._nodes, tables.nodes(picture, watch.failures))
