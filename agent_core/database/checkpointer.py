@@ -100,7 +100,7 @@ class Checkpointer:
                 moved_all = await to_its_end(asyncio.to_thread(checkpoint_beside, one.path, one.backlog))
                 if not (moved_all and one.backlog.pending_bytes):
                     return
-            await self._between_writes(shard)
+            await to_its_end(self._between_writes(shard))
         except (DatabaseError, HeadwaterError) as error:
             one.backlog.has_failed()
             log.warning("checkpoint failed", shard=shard, reason=str(error))

@@ -178,3 +178,24 @@ async def test_once_closed_none_begins_and_the_one_under_way_has_ended(group: Gr
     group.checkpointer.begin([0])
     await group.settled()
     assert group.shards[0].backlog.completed == done
+
+
+async def test_one_on_the_writing_thread_is_waited_for_too(group: Group) -> None:
+    """Another one beside it, begun meanwhile, would not know what it moves."""
+    running, may_end = asyncio.Event(), asyncio.Event()
+    ended = []
+
+    async def between_writes(number: int) -> None:
+        running.set()
+        await may_end.wait()
+        ended.append(number)
+
+    checkpointer = Checkpointer(group.shards, LIMIT, between_writes=between_writes)
+    checkpointer.begin([0])
+    await running.wait()
+    settling = asyncio.create_task(checkpointer.settle())
+    await asyncio.sleep(0)
+    assert not settling.done()
+    may_end.set()
+    await settling
+    assert ended == [0]
