@@ -347,7 +347,10 @@ class LeadingGroup:
         )
 
     async def _tidy(self) -> None:
-        """Drop the log that nobody needs; checkpoint the shard that holds most of it back."""
+        """Drop the log that nobody needs.
+
+        The shard that holds most of it back is checkpointed, which lets more go the next time.
+        """
         assert self.writer is not None, "the group has begun"
         assert self.streams is not None, "the group has begun"
         replication_log = self.context.log
@@ -355,7 +358,7 @@ class LeadingGroup:
         needs = {shard: state.backlog.needs_lsn for shard, state in self.writer.database.shards.items()}
         pending = {shard: lsn for shard, lsn in needs.items() if lsn is not None}
         if pending and replication_log.size_bytes > bound // 2:
-            await self.writer.checkpoint(min(pending, key=lambda shard: pending[shard]))
+            self.writer.order_checkpoint(min(pending, key=lambda shard: pending[shard]))
         last_lsn = replication_log.last.lsn
         through = droppable_through(
             committed_lsn=self.writer.visible_position.lsn,

@@ -39,13 +39,11 @@ class CapturedTransaction:
         frames: Raw WAL frames in file order; of several of one page the last counts.
         frame_count: How many.
         page_count: The database's size in pages after the transaction.
-        wal_bytes: Bytes of the WAL up to its end.
     """
 
     frames: bytes
     frame_count: int
     page_count: int
-    wal_bytes: int
 
 
 class _Boundary(NamedTuple):
@@ -313,4 +311,4 @@ class WalCapture:
                     f"{self._path.name}, transaction at byte {begin.offset}: {length} bytes long, but only "
                     f"{len(frames)} can be read at once"
                 )
-        return CapturedTransaction(frames, extent.frame_count, extent.page_count, extent.end.offset)
+        return CapturedTransaction(frames, extent.frame_count, extent.page_count)

@@ -269,9 +269,9 @@ class GroupWriter:
         """Wait for the checkpoint that is under way, and begin none any more: the shards may be closed then."""
         await self._checkpoints.close()
 
-    async def checkpoint(self, shard: int) -> None:
-        """Checkpoint a shard now, if the disk and its readers let it."""
-        await self._checkpoints.checkpoint(shard)
+    def order_checkpoint(self, shard: int) -> None:
+        """Have a shard checkpointed soon, whatever its WAL holds."""
+        self._checkpoints.begin([shard])
 
     @property
     def _busy(self) -> bool:

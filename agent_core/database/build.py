@@ -77,7 +77,6 @@ def open_for_checkpoints(path: Path) -> Connection:
         DatabaseError: There is no such file.
     """
     connection: Connection = dbapi2.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)
-    connection.execute("PRAGMA wal_autocheckpoint=0")
     return connection
 
 

@@ -62,16 +62,10 @@ class Checkpointer:
         self._closed = False
 
     def begin(self, ordered: Collection[int] = ()) -> None:
-        """Begin to checkpoint the shards that are due, and those that are ordered, unless that is under way."""
+        """Begin to checkpoint the shards that are due, and those that are ordered, whatever their WALs hold."""
         self._ordered.update(ordered)
         if self._task is None and not self._closed:
             self._task = asyncio.create_task(self._checkpoint_all(), name="checkpoints")
-
-    async def checkpoint(self, shard: int) -> None:
-        """Checkpoint one shard now, whatever its WAL holds."""
-        self.begin([shard])
-        if self._task is not None:
-            await asyncio.wait([self._task])
 
     async def settle(self) -> None:
         """Wait until no checkpoint is under way; none begins before `begin` is called again."""

@@ -43,20 +43,20 @@ class WalBacklog:
     Attributes:
         written: How far the shard was written. Replaced as a whole, so that another thread may look at it.
         moved_bytes: Of that, what is in the file.
-        begun: Transactions that the writer has begun, whatever became of them.
         durable_lsn: What survives a power cut without the log: the lsn up to which all is known to be on disk.
-        completed: Checkpoints that left nothing in the WAL.
+        completed: Checkpoints after which the file lacked nothing of the WAL.
         blocked: Checkpoints that a reader kept from moving everything.
         failed: Checkpoints that SQLite could not make, as on a full disk.
     """
 
     written: Written
     moved_bytes: int = 0
-    begun: int = 0
     durable_lsn: int = 0
     completed: int = 0
     blocked: int = 0
     failed: int = 0
+    _begun: int = 0
+    """Transactions that the writer has begun, whatever became of them."""
     _committed: int = 0
     """The last of the begun transactions that has ended by a commit."""
     _perhaps_moved: int = 0
@@ -93,11 +93,11 @@ class WalBacklog:
 
     def begins(self) -> None:
         """The writer is about to begin a transaction."""
-        self.begun += 1
+        self._begun += 1
 
     def wrote(self, size_bytes: int, lsn: int) -> None:
         """The transaction that was begun last went into the WAL."""
-        self._committed = self.begun
+        self._committed = self._begun
         self.written = Written(self.written.size_bytes + size_bytes, lsn)
 
     def is_durable(self, lsn: int) -> None:
@@ -106,7 +106,7 @@ class WalBacklog:
 
     def has_run(self) -> None:
         """A checkpoint has ended, whatever came of it."""
-        self._perhaps_moved = self.begun
+        self._perhaps_moved = self._begun
 
     def ended(self, began_at: Written, *, moved_all: bool) -> None:
         """What came of a checkpoint that began when the shard was written so far: whether it moved all it found."""

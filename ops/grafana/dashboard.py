@@ -173,7 +173,7 @@ ROWS: tuple[tuple[str, tuple[Chart, ...]], ...] = (
                 "Largest WAL",
                 "bytes",
                 ((f"job_instance_group:headwater_wal_size_bytes:max{{{GROUP}}}", "{{instance}} group {{group}}"),),
-                "Checkpointed past storage.checkpoint_mib unless a reader is in the way.",
+                "Begins anew past storage.checkpoint_mib and keeps its size; grows while a reader is in the way.",
             ),
             Chart(
                 "Checkpoints",
@@ -188,7 +188,7 @@ ROWS: tuple[tuple[str, tuple[Chart, ...]], ...] = (
                         "{{instance}} blocked, in 5 minutes",
                     ),
                 ),
-                "Those that emptied a WAL, and those that a reader kept from it.",
+                "Those that moved all of a WAL, and those that a reader kept from it.",
             ),
             Chart(
                 "Shards and log",

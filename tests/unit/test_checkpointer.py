@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,14 @@ class Shard:
     @property
     def wal_bytes(self) -> int:
         return wal_of(self.path).stat().st_size
+
+    @contextmanager
+    def being_read(self) -> Iterator[None]:
+        """A reader holds what the shard is now."""
+        with closing(open_for_reading(self.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM rows").fetchone()
+            yield
 
     def write(self, kilobytes: int = 4) -> None:
         self.backlog.begins()
@@ -132,26 +140,24 @@ async def test_what_a_checkpoint_may_have_moved_already_is_left_to_the_writer(gr
 async def test_a_reader_in_the_way_is_not_waited_for_by_the_writer_either(group: Group) -> None:
     shard = group.shards[0]
     shard.write(1)
-    with closing(open_for_reading(shard.path)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM rows").fetchone()
+    with shard.being_read():
         shard.write(200)
         group.checkpointer.begin()
         await group.settled()
         assert (shard.backlog.blocked, group.between_writes) == (1, [])
-    await group.checkpointer.checkpoint(0)
+    group.checkpointer.begin([0])
+    await group.settled()
     assert shard.backlog.pending_bytes == 0
 
 
 async def test_a_wal_that_a_reader_let_grow_is_cut_once_the_reader_has_gone(group: Group) -> None:
     shard = group.shards[0]
     shard.write(1)
-    with closing(open_for_reading(shard.path)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM rows").fetchone()
+    with shard.being_read():
         shard.write(2 * WAL_KEPT_BYTES // 1000)
         assert shard.wal_bytes > 2 * WAL_KEPT_BYTES
-    await group.checkpointer.checkpoint(0)
+    group.checkpointer.begin([0])
+    await group.settled()
     shard.write(1)
     assert shard.wal_bytes == pytest.approx(WAL_KEPT_BYTES, rel=0.01)
 
