@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pydantic import BaseModel, Field
 
 from agent_core.cluster import Cluster
+from agent_core.control.cluster_map import Placement
 from agent_core.lag import Lag
 from ops.node_snapshot import ElectionSnapshot, GroupSnapshot, NodeSnapshot
 
@@ -48,8 +49,8 @@ class GroupModel(BaseModel):
 
     group: int
     role: str = Field(description="primary, standby or reader")
-    primary: str = Field(description="The node that leads the group.")
-    epoch: int
+    primary: str = Field(description="The node that leads the group; empty: nobody ever did.")
+    epoch: int = Field(description="Since which epoch.")
     durable_lsn: int
     committed_lsn: int
     applied_lsn: int
@@ -135,7 +136,7 @@ class ClusterView:
         self,
         snapshot: Callable[[], NodeSnapshot],
         cluster: Cluster,
-        primary_of: Callable[[int], str],
+        placement_of: Callable[[int], Placement],
         age_of: Callable[[int], float],
     ) -> None:
         """Tell what one node knows.
@@ -143,12 +144,12 @@ class ClusterView:
         Args:
             snapshot: Tells the node's state; called in the event loop for each question.
             cluster: Its nodes and shards.
-            primary_of: Who leads a group; empty: nobody.
+            placement_of: Who leads a group, and since which epoch, as this node's copy of the map has it.
             age_of: The age in seconds of what this node has of a group.
         """
         self._snapshot = snapshot
         self._cluster = cluster
-        self._primary_of = primary_of
+        self._placement_of = placement_of
         self._age_of = age_of
 
     def cluster(self) -> ClusterResponse:
@@ -175,7 +176,7 @@ class ClusterView:
                 for other in cluster.nodes
             ],
             groups=[
-                _group(group, self._primary_of(group.group), self._age_of(group.group)) for group in node.groups
+                _group(group, self._placement_of(group.group), self._age_of(group.group)) for group in node.groups
             ],
             elections=[election_model(election) for election in node.control.elections],
             shards=[
@@ -194,13 +195,14 @@ class ClusterView:
         )
 
 
-def _group(group: GroupSnapshot, primary: str, age_seconds: float) -> GroupModel:
+def _group(group: GroupSnapshot, placement: Placement, age_seconds: float) -> GroupModel:
     leading, following = group.primary, group.following
     return GroupModel(
         group=group.group,
         role=group.role,
-        primary=primary,
-        epoch=group.epoch,
+        # Both from the map: the node itself may have promised an epoch whose election is not over, or lost.
+        primary=placement.primary or "",
+        epoch=placement.epoch,
         durable_lsn=group.durable_lsn,
         committed_lsn=group.committed_lsn,
         applied_lsn=group.applied_lsn,

@@ -69,7 +69,7 @@ GROUP_ROLE = _define("group_role", "gauge", "group role", "1 for the role that t
 GROUP_SERVING = _define(
     "group_serving", "gauge", "group", "1 when the node leads the group and takes its writes, else 0."
 )
-GROUP_EPOCH = _define("group_epoch", "gauge", "group", "Epoch that the node leads or follows.")
+GROUP_EPOCH = _define("group_epoch", "gauge", "group", "Epoch that the node leads, or has promised to follow.")
 DURABLE_LSN = _define("durable_lsn", "gauge", "group", "Last record that the node's log holds with fsync.")
 COMMITTED_LSN = _define("committed_lsn", "gauge", "group", "Last record that the node knows to be committed.")
 APPLIED_LSN = _define("applied_lsn", "gauge", "group", "Last record that the node's shards contain.")

@@ -218,7 +218,7 @@ class Node:
         cluster_view = ClusterView(
             self._state.snapshot,
             self._cluster,
-            primary_of=lambda group: view.placement(group).primary or "",
+            placement_of=view.placement,
             age_of=self._age_of,
         )
         add_ClusterReadingServicer_to_server(ClusterReadingService(cluster_view), server)

@@ -115,7 +115,7 @@ class GroupSnapshot:
     Attributes:
         group: Its number.
         role: `primary`, `standby` or `reader`.
-        epoch: The epoch that the node follows or leads.
+        epoch: The epoch that the node leads; where it follows, the highest that it promised to follow.
         durable_lsn: What its log holds with fsync.
         committed_lsn: What it knows to be committed.
         applied_lsn: What its shards contain.

@@ -191,7 +191,7 @@ class ShardGroup(_message.Message):
     role: _builtins.str
     """primary, standby, reader"""
     primary: _builtins.str
-    """The node that leads the group; empty: nobody."""
+    """Who leads the group, and since which epoch, as the node's copy of the map has it; empty: nobody ever did."""
     epoch: _builtins.int
     durable_lsn: _builtins.int
     committed_lsn: _builtins.int

@@ -13,6 +13,7 @@ import pytest
 
 from agent_core.client import Reader
 from agent_core.cluster import Cluster, NodeAddress
+from agent_core.control.cluster_map import Placement
 from agent_core.lag import Lag
 from agent_core.routing import ShardLayout
 from agent_core.rpc.cluster_pb2_grpc import add_ClusterReadingServicer_to_server
@@ -42,7 +43,7 @@ CLUSTER = Cluster(
         NodeAddress("reader-1", "host-3:7101", "host-3:7201", voter=False),
     ),
 )
-PRIMARIES = {0: "node-1", 1: "node-2", 2: ""}
+PLACEMENTS = {0: Placement(4, "node-1"), 1: Placement(3, "node-2"), 2: Placement()}
 AGES = {0: 0.0, 1: 1.23456, 2: 9.5}
 
 LED = GroupSnapshot(
@@ -132,7 +133,7 @@ class Node:
 
 @asynccontextmanager
 async def node_in(snapshot: NodeSnapshot) -> AsyncIterator[Node]:
-    view = ClusterView(lambda: snapshot, CLUSTER, PRIMARIES.__getitem__, AGES.__getitem__)
+    view = ClusterView(lambda: snapshot, CLUSTER, PLACEMENTS.__getitem__, AGES.__getitem__)
     app = build_app(lambda: snapshot, routes=cluster_routes(view))
     service = ClusterReadingService(view)
     async with (
@@ -164,3 +165,10 @@ async def test_grpc_tells_roles_positions_lags_and_ages() -> None:
         (1, "node-1", "node-1"),
     ]
     assert [one["age_seconds"] for one in lag["lags"]] == [0.0, 0.0, 1.235]
+
+
+async def test_an_epoch_that_a_node_only_promised_is_not_told_beside_the_old_primary() -> None:
+    promised = replace(EMPTY, groups=(replace(FOLLOWED, epoch=9),))
+    async with node_in(promised) as node:
+        (group,) = (await node.by_http("cluster"))["groups"]
+    assert (group["primary"], group["epoch"]) == ("node-2", 3)
