@@ -55,8 +55,12 @@ class FollowingGroup:
         self._task = asyncio.create_task(self.follower.run(), name=f"follow group {self.context.group}")
 
     @classmethod
-    async def start(cls, context: GroupContext) -> FollowingGroup:
+    async def start(cls, context: GroupContext, contained: Position | None = None) -> FollowingGroup:
         """Open the shards and begin to follow.
+
+        Args:
+            context: What both roles need.
+            contained: Up to where the shards are known to contain the log; None: it is looked through.
 
         Raises:
             HeadwaterError: A shard cannot be opened.
@@ -79,6 +83,7 @@ class FollowingGroup:
                 checkpoint_bytes=configuration.storage.checkpoint_mib * MIB,
                 log_bytes=configuration.storage.log_retention_mib * MIB // 4,
             ),
+            contained=contained,
         )
 
         def applied(position: Position) -> None:

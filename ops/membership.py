@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from agent_core.errors import HeadwaterError, Unavailable
+from agent_core.position import Position
 from ops.candidacy import Candidacy
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
@@ -95,6 +96,8 @@ class GroupMember:
         self._settled.set()
         self._unable_until = float("-inf")
         self._life: LastingTask | None = None
+        # Where the log ended when this node had written both it and the shards.
+        self._written: Position | None = None
         context.voter.primary_is_gone = context.primary_is_gone
 
     def start(self) -> None:
@@ -221,7 +224,8 @@ class GroupMember:
 
     async def _follow_until_elected(self) -> None:
         """Follow until a nomination was won; then lead until that is over."""
-        following = await FollowingGroup.start(self.context)
+        written, self._written = self._written, None
+        following = await FollowingGroup.start(self.context, contained=written)
         self.following, self.failure = following, None
         closing = contextlib.AsyncExitStack()
         closing.push_async_callback(following.stop)
@@ -292,6 +296,7 @@ class GroupMember:
             self._hand_over = None
             try:
                 await leading.stop()
+                self._written = self.context.log.last
             finally:
                 self.leading = None
                 await self._registry.release(self.context.group)

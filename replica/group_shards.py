@@ -111,17 +111,23 @@ class GroupShards:
             raise
         return cls(appliers, log, keeping)
 
-    def survey(self) -> Survey:
-        """Look through the log for what the shards lack. A reset asks nothing of a shard whose resync is staged."""
-        applied, complete = self._log.base, True
+    def survey(self, contained: Position | None) -> Survey:
+        """Look through the log for what the shards lack. A reset asks nothing of a shard whose resync is staged.
+
+        Args:
+            contained: A position in the log up to which the shards contained everything when they were closed;
+                None: not known.
+        """
+        intact = all(one.damage is None and one.applied is not None for one in self.appliers.values())
+        known = contained if contained is not None and intact else START
+        applied, complete = max(self._log.base, known), True
         resets: dict[int, int] = {}
         seen_lsn = applied.lsn
         while (block := self._log.read(seen_lsn, READ_BYTES)) is not None:
             for header, _ in headers(block.data, verify=False):
-                contained = self._contains(header)
                 if header.kind is RecordKind.RESET and not self._holds(header):
                     resets.setdefault(header.shard, header.position.lsn)
-                complete = complete and contained
+                complete = complete and self._contains(header)
                 if complete:
                     applied = header.position
             seen_lsn = block.last_lsn

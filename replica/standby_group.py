@@ -100,6 +100,7 @@ class StandbyGroup:
         exchange: Exchange,
         readers_away: ReadersAway = nobody_reads,
         keeping: Keeping | None = None,
+        contained: Position | None = None,
     ) -> StandbyGroup:
         """Open the group's shards in their own thread and begin to apply.
 
@@ -113,6 +114,7 @@ class StandbyGroup:
             exchange: The `Resync` call of the group's present primary.
             readers_away: See `replica.resync.ShardResync`.
             keeping: What an operator chose.
+            contained: See `GroupShards.survey`.
 
         Raises:
             HeadwaterError: As `GroupShards.open`.
@@ -129,7 +131,7 @@ class StandbyGroup:
             name=f"standby-group-{group}",
         )
         try:
-            survey = await thread.run(thread.owned.survey)
+            survey = await thread.run(thread.owned.survey, contained)
         except BaseException:
             await thread.close()
             raise

@@ -43,7 +43,7 @@ class Standby:
         self.source_is_up = True
         self.group: StandbyGroup | None = None
 
-    async def open(self, keeping: Keeping | None = None) -> StandbyGroup:
+    async def open(self, keeping: Keeping | None = None, *, contained: Position | None = None) -> StandbyGroup:
         self.group = await StandbyGroup.open(
             self.directory,
             cluster_id=CLUSTER,
@@ -53,6 +53,7 @@ class Standby:
             log=self.log,
             exchange=self._exchange,
             keeping=keeping,
+            contained=contained,
         )
         self.group.begin_stream(1)
         return self.group

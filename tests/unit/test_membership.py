@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent_core.database.build import DatabaseError
-from agent_core.position import START
+from agent_core.position import START, Position
 from ops import candidacy, membership
 from ops.following import FollowingGroup
 from ops.lasting_tasks import LastingTasks
@@ -41,6 +41,7 @@ class Life:
         )
         context.view.placement.return_value.epoch = 0
         self.followings = 0
+        self.contained: Position | None = None
         self.may_follow = asyncio.Event()
         self.may_follow.set()
         self.term: asyncio.Future[TermEnded | Exception] = asyncio.get_running_loop().create_future()
@@ -53,9 +54,10 @@ class Life:
         self.on_news = MagicMock()
         self.member = GroupMember(context, self.registry, self.tasks, on_news=self.on_news)
 
-    async def _follow(self, _context: object) -> MagicMock:
+    async def _follow(self, _context: object, *, contained: Position | None) -> MagicMock:
         await self.may_follow.wait()
         self.followings += 1
+        self.contained = contained
         shards = MagicMock(bring_up=AsyncMock(return_value=frozenset()))
         follower = MagicMock(state=FollowerState.FOLLOWING, silent_seconds=0.0, primary="b")
         return MagicMock(able=True, pause=AsyncMock(), stop=AsyncMock(), shards=shards, follower=follower)
@@ -101,6 +103,23 @@ async def test_a_term_that_ends_by_any_error_is_told_and_the_node_follows_again(
     assert [entry["log_level"] for entry in logs if entry["event"] == "group failed"] == ["error"]
     assert (life.followings, life.member.failure, life.member.leading) == (2, None, None)
     assert not life.member.report().able, "another node should lead"
+
+
+async def test_after_its_term_a_node_knows_that_its_shards_contain_its_log(life: Life) -> None:
+    await life.lead()
+    assert life.contained is None, "nothing is known of what was there at the start"
+    life.context.log.last = Position(5, 70)
+    life.term.set_result(TermEnded("no majority of the voters was heard"))
+    await until(lambda: life.followings == 2)
+    assert life.contained == Position(5, 70)
+
+
+async def test_it_does_not_when_they_could_not_be_closed(life: Life) -> None:
+    await life.lead()
+    life.leading.stop.side_effect = [OSError("the disk is gone"), None]
+    life.term.set_result(TermEnded("no majority of the voters was heard"))
+    await until(lambda: life.followings == 2)
+    assert life.contained is None
 
 
 async def test_a_node_that_cannot_keep_its_own_promise_does_not_stand_again_at_once(life: Life) -> None:

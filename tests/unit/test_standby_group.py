@@ -278,6 +278,49 @@ async def test_a_damaged_shard_is_unfit_and_repaired_by_a_resync(standby: Standb
     assert group.unfit_shards() == {}
 
 
+async def applied_and_closed(standby: Standby, transactions: int) -> Position:
+    """Where the log and its shard end."""
+    group = await standby.open()
+    for _ in range(transactions):
+        standby.history.fill(2)
+    standby.receive()
+    group.commit(standby.log.last.lsn)
+    await until(lambda: group.applied == standby.log.last)
+    await standby.close()
+    return standby.log.last
+
+
+async def test_what_the_shards_are_known_to_contain_is_not_looked_through_again(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = await applied_and_closed(standby, 5)
+    read = MagicMock(wraps=standby.log.read)
+    monkeypatch.setattr(standby.log, "read", read)
+    group = await standby.open(contained=end)
+    assert group.applied == end
+    assert [call.args[0] for call in read.call_args_list] == [end.lsn]
+
+
+async def test_what_lies_behind_that_is_looked_through(standby: Standby) -> None:
+    end = await applied_and_closed(standby, 5)
+    standby.history.fill(2)
+    reset_lsn = standby.reset_shard()
+    standby.receive()
+    group = await standby.open(contained=end)
+    assert group.applied == end
+    assert group.needs_resync == {SHARD: f"record {reset_lsn} resets it"}
+
+
+@pytest.mark.parametrize("content", [None, b"no database"], ids=["missing", "damaged"])
+async def test_a_shard_that_was_lost_since_contains_nothing(standby: Standby, content: bytes | None) -> None:
+    end = await applied_and_closed(standby, 5)
+    standby.shard_path.unlink()
+    if content is not None:
+        standby.shard_path.write_bytes(content)
+    group = await standby.open(contained=end)
+    assert group.applied == standby.log.base
+
+
 async def test_a_shard_that_is_missing_is_replayed_only_if_the_log_begins_at_the_beginning(
     standby: Standby,
 ) -> None:
