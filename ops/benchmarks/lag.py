@@ -52,8 +52,13 @@ class LagPlan:
 
 @dataclass(slots=True)
 class Samples:
-    """Seconds until an acknowledged position was visible, and those of the same call when nothing is waited for."""
+    """Seconds until an acknowledged position was visible, and those of the same call when nothing is waited for.
 
+    Attributes:
+        appends: Seconds until an append was acknowledged.
+    """
+
+    appends: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
 
@@ -61,7 +66,7 @@ class Samples:
 async def measure_lag(directory: Path, plan: LagPlan, progress: Progress = unheard) -> Figures:
     """Milliseconds from an acknowledgement to a standby's answer that it has applied that position.
 
-    The answer's own way over gRPC is part of the figure, and is reported beside it.
+    The answer's own way over gRPC is part of the figure, and is reported beside it, as is the append before it.
     """
     runs = []
     async with (
@@ -80,6 +85,8 @@ async def measure_lag(directory: Path, plan: LagPlan, progress: Progress = unhea
             runs.append(
                 {
                     "samples": len(samples.waits),
+                    "append_p50_ms": percentile(samples.appends, 0.5) * 1e3,
+                    "append_p99_ms": percentile(samples.appends, 0.99) * 1e3,
                     "visible_p50_ms": percentile(samples.waits, 0.5) * 1e3,
                     "visible_p99_ms": percentile(samples.waits, 0.99) * 1e3,
                     "of_which_the_call_p50_ms": percentile(samples.calls, 0.5) * 1e3,
@@ -116,7 +123,9 @@ class _Sampling:
 
     async def _append(self, number: int, samples: Samples) -> None:
         session = self._sessions[number % len(self._sessions)]
+        submitted = time.perf_counter()
         appended = await self._client.append(session, "message", self._texts[number % len(self._texts)])
+        samples.appends.append(time.perf_counter() - submitted)
         if number % SAMPLE_EVERY:
             return
         position = Position(epoch=appended.position.epoch, lsn=appended.position.lsn)

@@ -59,6 +59,7 @@ def test_lag_is_measured() -> None:
     assert figures["samples_all"] == [10, 10]
     assert set(figures["goals"]) == {"visible_p99_ms"}
     assert 0 < figures["visible_p50_ms"] <= figures["visible_p99_ms"]
+    assert 0 < figures["append_p50_ms"] <= figures["append_p99_ms"]
 
 
 def test_long_and_short_transcripts_are_compared() -> None:
