@@ -265,6 +265,7 @@ class NodeSnapshot:
         version: Of Headwater.
         not_ready: Why it should get no requests; empty when it is ready.
         ended_tasks: What should run for as long as the node does and ended by itself lately, in a sentence each.
+        refusing_logs: By group, why its log takes nothing before the node is started again, whatever its role.
         filesystem_bytes: Size of the filesystem that holds its data; None when that cannot be told.
         filesystem_available_bytes: What it can still write there; None likewise.
         groups: Its groups; one that changes its role at this moment is not among them.
@@ -279,6 +280,7 @@ class NodeSnapshot:
     version: str
     not_ready: tuple[str, ...] = ()
     ended_tasks: tuple[str, ...] = ()
+    refusing_logs: Mapping[int, str] = field(default_factory=dict)
     filesystem_bytes: int | None = None
     filesystem_available_bytes: int | None = None
     groups: tuple[GroupSnapshot, ...] = ()
@@ -293,4 +295,5 @@ class NodeSnapshot:
         return [
             *self.ended_tasks,
             *(f"group {number}: {part.failure}" for number, part in parts if part is not None and part.failure),
+            *(f"group {number}: {reason}" for number, reason in self.refusing_logs.items()),
         ]

@@ -85,6 +85,11 @@ class NodeState:
             version=VERSION,
             not_ready=tuple(self._not_ready()),
             ended_tasks=tuple(self._tasks.troubles()),
+            refusing_logs={
+                group: member.context.log.refusal
+                for group, member in self._members.items()
+                if member.context.log.refusal is not None
+            },
             filesystem_bytes=filesystem_bytes,
             filesystem_available_bytes=available_bytes,
             groups=(

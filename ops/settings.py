@@ -123,7 +123,7 @@ class StorageSection(Section):
     log_retention_mib: Mebibytes = 1024
     log_tail_mib: Mebibytes = 32
     checkpoint_mib: Mebibytes = 4
-    """Writers and applied transactions wait for a checkpoint: it must be short rather than rare."""
+    """Of a shard's WAL. Checkpoints run beside the writers: more makes them rarer, less keeps WALs small."""
 
     @model_validator(mode="after")
     def _retention_spans_segments(self) -> Self:
@@ -240,7 +240,8 @@ class NodeConfiguration(Section):
     @model_validator(mode="after")
     def _raft_is_protected(self) -> Self:
         exposed = [entry.raft for entry in self.nodes if entry.raft is not None and not is_loopback(entry.raft)]
-        if exposed and self.election.raft_password is None:
+        password = self.election.raft_password
+        if exposed and (password is None or not password.get_secret_value()):
             _require(
                 [
                     f"election.raft_password is missing; {exposed[0]} is not a loopback address, and whoever "

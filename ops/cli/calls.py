@@ -81,11 +81,13 @@ def nodes_option(command: Command) -> Command:
     """Add `--nodes`, for a command that asks each of them."""
     return click.option(
         "--nodes",
+        envvar="HEADWATER_NODE",
         default=DEFAULT_NODES,
         show_default=True,
         metavar="HOST:PORT,…",
         callback=_checked_nodes,
-        help="gRPC addresses of the nodes.",
+        help="gRPC addresses of the nodes, each of which is asked. Also from the environment variable "
+        "HEADWATER_NODE.",
     )(command)
 
 

@@ -32,7 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 EPILOG = (
     "Exit codes: 0 it worked; 1 it did not hold or failed; 2 the command line is wrong; "
-    "3 no node can be reached; 4 the outcome of a write is unknown; 130 it was interrupted."
+    "3 no node can be reached; 4 the outcome of a write is unknown; 5 a workspace has another source; "
+    "130 it was interrupted."
 )
 
 
@@ -64,8 +65,8 @@ def main() -> None:
     """Replicated storage for the sessions of coding agents.
 
     Begin with a cluster on this machine, then bring in what you have. Commands look for that cluster's nodes; name
-    those of another with --node or the environment variable HEADWATER_NODE, several with commas between: when one
-    dies, the next is used.
+    those of another with the environment variable HEADWATER_NODE, or with --node where any of them will do and
+    --nodes where each is asked; several with commas between.
 
     \b
     Example:

@@ -268,7 +268,7 @@ def search(workspace: str, nodes: Sequence[str], limit: int, as_json: bool, word
 
     \b
     Example:
-      headwater workspace search --workspace notes checkpoint '"write ahead log"' replic*
+      headwater workspace search --workspace notes checkpoint '"write ahead log"' 'replic*'
     """  # noqa: D301 - click wants the character itself
     run(_search(workspace, nodes, " ".join(words), limit, as_json=as_json))
 

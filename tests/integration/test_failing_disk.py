@@ -21,7 +21,7 @@ from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, Write
 from agent_core.routing import ShardLayout
 from ops.local_cluster import LocalCluster
 from tests.integration import breakable_node
-from tests.integration.breakable_node import LOSE_THREAD, LOSE_WAL
+from tests.integration.breakable_node import LOSE_SYNC, LOSE_THREAD, LOSE_WAL
 from tests.plans import small_plan
 from tests.unit.primary_harness import primary
 
@@ -133,6 +133,39 @@ async def test_a_writer_that_has_stopped_for_good_shows_in_its_nodes_health_and_
             metrics = (await http.get(f"http://{node.http_address}/metrics")).text
             assert 'headwater_writer_failed{group="0"} 1.0' in metrics
             assert re.search(r'headwater_append_failures_total{group="0",reason="outcome_unknown"} [1-9]', metrics)
+
+
+async def test_a_node_whose_log_could_not_be_made_durable_is_not_alive_until_it_is_started_again(
+    tmp_path: Path,
+) -> None:
+    command = (sys.executable, "-P", breakable_node.__file__)
+    async with LocalCluster(tmp_path, PLAN, command=command) as cluster, httpx.AsyncClient() as http:
+        node = cluster.address("node-1")
+        pid = cluster.pid("node-1")
+        assert pid is not None
+
+        async def leads() -> bool:
+            (group,) = (await http.get(f"http://{node.http_address}/v1/cluster")).json()["groups"] or [{"role": ""}]
+            return bool(group["role"] == "primary")
+
+        async def follows() -> bool:
+            return not await leads()
+
+        async with Client(node.grpc_address, timeout_seconds=2) as client:
+            await client.create_session(session_id="a")
+            assert (await client.append("a", "message", {"text": "before"})).seq == 1
+            os.kill(pid, LOSE_SYNC)
+            with pytest.raises((OutcomeUnknown, Unavailable)):
+                for number in range(100):  # some may come before the signal
+                    await client.append("a", "message", {"number": number})
+            await until(follows)
+            answer = await http.get(f"http://{node.http_address}/healthz")
+            assert answer.status_code == 503
+            assert "could not be made durable" in answer.json()["reasons"][0]
+            await cluster.restart("node-1")
+            await until(leads)
+            assert (await http.get(f"http://{node.http_address}/healthz")).status_code == 200
+            await client.append("a", "message", {"text": "after"})
 
 
 async def test_a_damaged_shard_fails_its_own_writes_and_no_others(tmp_path: Path) -> None:

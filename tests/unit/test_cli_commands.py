@@ -103,6 +103,12 @@ def test_several_nodes_are_named_with_commas_repeatedly_or_by_the_environment(
     assert CliRunner().invoke(echo, arguments, env={"HEADWATER_NODE": environment}).output == f"{tried}\n"
 
 
+@pytest.mark.parametrize("command", ["status", "top", "verify"])
+def test_commands_that_ask_each_node_take_them_from_the_environment_too(command: str) -> None:
+    refused = CliRunner().invoke(main, [command], env={"HEADWATER_NODE": "no-port"})
+    assert (refused.exit_code, "no-port" in refused.output) == (2, True)
+
+
 def test_a_resync_is_of_the_one_node_that_is_named() -> None:
     unnamed = CliRunner().invoke(main, ["resync", "--shard", "3"], env={"HEADWATER_NODE": "127.0.0.1:7101"})
     assert (unnamed.exit_code, "Missing option '--node'" in unnamed.output) == (2, True)

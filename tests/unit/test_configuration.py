@@ -140,9 +140,10 @@ def test_a_table_in_place_of_a_value_and_a_value_in_place_of_a_table_are_refused
     )
 
 
-def test_a_raft_address_that_others_can_reach_needs_a_password(file: Path) -> None:
+@pytest.mark.parametrize("election", [{}, {"raft_password": ""}], ids=["none", "empty"])
+def test_a_raft_address_that_others_can_reach_needs_a_password(file: Path, election: dict[str, str]) -> None:
     nodes = [{"id": "node-1", "grpc": "10.0.0.7:1", "http": "10.0.0.7:2", "raft": "10.0.0.7:3"}]
-    (problem,) = problems_of(file, {"nodes": nodes})
+    (problem,) = problems_of(file, {"nodes": nodes, "election": election})
     assert problem.startswith("election.raft_password is missing; 10.0.0.7:3 is not a loopback address")
     load(file, {"nodes": nodes, "election": {"raft_password": "secret"}})
 

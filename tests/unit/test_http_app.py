@@ -103,6 +103,13 @@ async def test_a_failed_follower_shows_too(client: httpx.AsyncClient, node: Node
     assert (await client.get("/healthz")).json()["reasons"] == ["group 3: page 7 is damaged"]
 
 
+async def test_a_log_that_goes_on_only_after_a_restart_shows_whatever_the_role(
+    client: httpx.AsyncClient, node: Node
+) -> None:
+    node.state = replace(NODE, refusing_logs={3: "the log could not be made durable"})
+    assert (await client.get("/healthz")).json()["reasons"] == ["group 3: the log could not be made durable"]
+
+
 async def test_a_task_that_ended_by_itself_shows_too(client: httpx.AsyncClient, node: Node) -> None:
     node.state = replace(NODE, ended_tasks=("the sweep ended by itself",))
     for path in ("/healthz", "/readyz"):
