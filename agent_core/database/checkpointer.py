@@ -64,7 +64,7 @@ class Checkpointer:
     def begin(self, ordered: Collection[int] = ()) -> None:
         """Begin to checkpoint the shards that are due, and those that are ordered, whatever their WALs hold."""
         self._ordered.update(ordered)
-        if self._task is None and not self._closed:
+        if (self._task is None or self._task.done()) and not self._closed:
             self._task = asyncio.create_task(self._checkpoint_all(), name="checkpoints")
 
     async def settle(self) -> None:
@@ -79,11 +79,8 @@ class Checkpointer:
         await self.settle()
 
     async def _checkpoint_all(self) -> None:
-        try:
-            while (shard := self._next()) is not None:
-                await self._checkpoint(shard)
-        finally:
-            self._task = None
+        while (shard := self._next()) is not None:
+            await self._checkpoint(shard)
 
     async def _checkpoint(self, shard: int) -> None:
         one = self._shards[shard]

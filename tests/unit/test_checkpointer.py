@@ -97,6 +97,15 @@ async def test_every_shard_that_is_due_is_checkpointed_and_no_other(group: Group
     assert group.between_writes == []
 
 
+async def test_checkpoints_called_off_before_they_began_can_be_begun_again(group: Group) -> None:
+    group.shards[0].write(200)
+    group.checkpointer.begin()
+    await group.checkpointer.settle()
+    group.checkpointer.begin()
+    await group.settled()
+    assert group.shards[0].backlog.completed == 1
+
+
 async def test_after_a_checkpoint_the_next_transaction_begins_the_wal_anew(group: Group) -> None:
     shard = group.shards[0]
     for _ in range(50):
