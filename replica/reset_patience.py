@@ -22,25 +22,26 @@ class ResetPatience:
         """Watch the resets among `needs`; `on_lost` is called whenever one is overdue."""
         self._needs = needs
         self._on_lost = on_lost
-        self._overdue: set[int] = set()
+        self._overdue: dict[int, int] = {}
 
     def begin(self, shard: int) -> None:
         """From now on the reset of a shard has its time to be committed."""
-        asyncio.get_running_loop().call_later(RESET_PATIENCE_SECONDS, self._lose, shard)
+        lsn = self._needs.resets[shard]
+        asyncio.get_running_loop().call_later(RESET_PATIENCE_SECONDS, self._lose, shard, lsn)
 
     def overdue(self) -> list[int]:
         """The shards whose resync must wait no longer, in the order of their resets.
 
         That order matters: the resync of a later one is not committed before that of an earlier one.
         """
-        resets = self._needs.resets
-        return sorted(self._overdue & resets.keys(), key=lambda shard: resets[shard])
+        overdue = self._overdue.items() & self._needs.resets.items()
+        return [shard for shard, _ in sorted(overdue, key=lambda reset: reset[1])]
 
-    def begin_again(self) -> None:
-        """None is overdue: all of them were resynced."""
-        self._overdue.clear()
+    def resynced(self, shard: int) -> None:
+        """A shard was resynced: its reset is overdue no longer."""
+        self._overdue.pop(shard, None)
 
-    def _lose(self, shard: int) -> None:
-        if shard in self._needs.resets:
-            self._overdue.add(shard)
+    def _lose(self, shard: int, lsn: int) -> None:
+        if self._needs.resets.get(shard) == lsn:
+            self._overdue[shard] = lsn
             self._on_lost()

@@ -378,7 +378,7 @@ class StandbyGroup:
                     backoff.reset()
                 for shard in self._patience.overdue():
                     await self.resync([shard])
-                self._patience.begin_again()
+                    self._patience.resynced(shard)
             except Exception as error:
                 known = isinstance(error, HeadwaterError | OSError)
                 self.trouble = str(error) if known else f"{type(error).__name__}: {error}"
