@@ -352,7 +352,8 @@ class LeadingGroup:
         The shard that holds most of it back is checkpointed, which lets more go the next time.
         """
         assert self.writer is not None, "the group has begun"
-        assert self.streams is not None, "the group has begun"
+        assert self.tracker is not None, "likewise"
+        assert self.streams is not None, "likewise"
         replication_log = self.context.log
         bound = self.context.configuration.storage.log_retention_mib * MIB
         needs = {shard: state.backlog.needs_lsn for shard, state in self.writer.database.shards.items()}
@@ -361,7 +362,7 @@ class LeadingGroup:
             self.writer.order_checkpoint(min(pending, key=lambda shard: pending[shard]))
         last_lsn = replication_log.last.lsn
         through = droppable_through(
-            committed_lsn=self.writer.visible_position.lsn,
+            committed_lsn=self.tracker.committed_lsn,
             checkpointed_lsns=needs.values(),
             standbys=self.streams.needs(),
             holds=self.streams.holds(),

@@ -217,6 +217,8 @@ class StandbyGroup:
             resync_required: Its log no longer reaches this one, which will have to begin anew.
         """
         self._needs.epoch = epoch
+        # A reset that was expected and could not be appended may never come: this primary may know another history.
+        self._needs.cut_back(self._log.last.lsn)
         self._visibility.begin_stream(resync_required=resync_required)
         for shard in self._needs.resets:
             self._patience.begin(shard)

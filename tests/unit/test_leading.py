@@ -5,6 +5,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
+from agent_core.position import Position
 from ops.leading import LeadingGroup, TermEnded
 from primary.electing.tenure import Tenure
 
@@ -37,3 +38,16 @@ async def test_a_primary_that_can_no_longer_watch_its_quorum_does_not_go_on(
     monkeypatch.setattr(Tenure, "is_over", MagicMock(side_effect=ValueError("an odd value")))
     with pytest.raises(ValueError, match="an odd value"):
         await leading.run()
+
+
+async def test_a_primary_that_acknowledges_alone_keeps_the_log_that_no_quorum_holds() -> None:
+    """The log's base counts as committed wherever one is read."""
+    leading = leading_group()
+    leading.writer = MagicMock(visible_position=Position(6, 90), database=SimpleNamespace(shards={}))
+    leading.tracker = MagicMock(committed_lsn=40)
+    leading.streams = MagicMock(needs=list, holds=list)
+    log = MagicMock(size_bytes=0, last=Position(6, 90))
+    leading.context.log = log
+    leading.context.configuration.storage.log_retention_mib = 1024
+    await leading._tidy()
+    log.drop_through.assert_called_once_with(40)

@@ -235,6 +235,16 @@ async def test_a_cut_takes_back_the_applied_position_and_forgets_resets_beyond_i
     assert group.needs_resync == {}
 
 
+async def test_a_reset_that_could_not_be_appended_is_not_waited_for_in_the_next_stream(standby: Standby) -> None:
+    group = await standby.open()
+    standby.history.fill(2)
+    standby.receive()
+    group.expect_resets([Reset(SHARD, 3)])
+    group.begin_stream(2)
+    assert group.needs_resync == {}
+    assert group.acknowledgeable(9) == 9
+
+
 async def test_a_log_begun_anew_follows_a_resync_of_every_shard(standby: Standby) -> None:
     group = await standby.open()
     for _ in range(5):
