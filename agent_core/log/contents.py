@@ -36,7 +36,9 @@ class Extent:
 
 
 class LogContents:
-    """Changed by one thread at a time, read by any: each method sees and leaves one moment of the log.
+    """Extended and cut by one thread at a time, dropped from the front and read by any.
+
+    Each method sees and leaves one moment of the log.
 
     Attributes:
         table: Which epoch wrote which records; replaced as a whole.
@@ -101,11 +103,13 @@ class LogContents:
             return extent.cuts == self._cuts and extent.segment in self.segments
 
     def extend(self, block: bytes, lengths: Sequence[int], table: EpochTable) -> None:
-        """Take in records of these lengths that were written to the last segment."""
+        """Take in records of these lengths that were written to the last segment, and the table with them."""
         with self._lock:
             self.last_segment.extend(lengths)
             self._tail.append(block)
-            self.table = table
+            # Since the table was made, another thread may have dropped records from the front.
+            base = self.table.base
+            self.table = table if table.base == base else drop_to(table, base)
 
     def add_segment(self, segment: Segment) -> None:
         """Go on in a new segment."""

@@ -77,7 +77,7 @@ class Relay(grpc.GenericRpcHandler):
                 self.passed_on[method] += 1
         except grpc.aio.AioRpcError as error:
             self.failures.append((method, error.details() or ""))
-            await context.abort(error.code(), error.details() or "", error.trailing_metadata())
+            await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata()))
         finally:
             call.cancel()
             task.cancel()

@@ -10,7 +10,7 @@ import pytest
 
 from agent_core.errors import LogDamaged, PositionCompacted
 from agent_core.log.log import ReplicationLog
-from agent_core.log.segment import HEADER_BYTES
+from agent_core.log.segment import HEADER_BYTES, Segment
 from agent_core.position import START, EpochStart, EpochTable, Position
 from tests.unit.log_harness import (
     RECORD_BYTES,
@@ -174,6 +174,25 @@ def test_an_epoch_that_began_with_the_first_record_kept_is_not_counted_twice(dir
     log.drop_through(4)
     assert log.epochs == EpochTable(Position(1, 4), (EpochStart(2, 5),), Position(2, 6))
     log.close()
+
+
+def test_what_is_dropped_while_a_block_is_appended_stays_dropped(
+    small: ReplicationLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread drops; the append has looked at the log before and adds to it after."""
+    write = Segment.write
+
+    def drops_meanwhile(segment: Segment, data: bytes) -> None:
+        small.drop_through(8)
+        write(segment, data)
+
+    whole = content(small) + encoded(10, epoch=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "write", drops_meanwhile)
+        small.append(encoded(10, epoch=3))
+    assert small.epochs == EpochTable(Position(2, 8), (EpochStart(2, 9), EpochStart(3, 10)), Position(3, 10))
+    assert content(small) == whole[8 * RECORD_BYTES :]
+    assert small.bytes_after(0) == small.size_bytes == len(whole) - 8 * RECORD_BYTES
 
 
 def test_a_drop_that_failed_halfway_is_finished_by_the_next(
