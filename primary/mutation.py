@@ -7,7 +7,7 @@ on the event loop; the writer thread reads it and fills in what only SQLite know
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent_core.errors import HeadwaterError
 from agent_core.position import START, Position
@@ -47,54 +47,67 @@ class NewEntry:
         return len(self.payload) + OVERHEAD_BYTES
 
 
+class Waiter(NamedTuple):
+    """A caller that waits for a mutation.
+
+    Attributes:
+        acknowledgement: What must hold before it is told that the write is safe.
+        sink: Where it is told.
+        request_id: By which it knows its request.
+        repeats: Whether it repeated the idempotency key of a mutation that was there.
+    """
+
+    acknowledgement: Acknowledgement
+    sink: OutcomeSink
+    request_id: int
+    repeats: bool = False
+
+
 class Mutation:
     """One change of one shard.
 
     Attributes:
         shard: The shard that it changes …
         group: … and the group that the shard belongs to.
-        acknowledgement: What must hold before the caller is told that its write is safe.
         size_bytes: What it counts for in queues and batches.
         seq: The entry's number; 0 until the batch that writes it is closed, and for a creation.
         position: Where the transaction that holds it stands in the group's history; set once it is logged.
         expires_at: When whoever waits is told that it took too long, on the event loop's clock, in seconds.
+        waiters: Who was not told of the outcome yet.
     """
 
-    __slots__ = ("acknowledgement", "expires_at", "group", "position", "seq", "shard", "size_bytes", "waiters")
+    __slots__ = ("expires_at", "group", "position", "seq", "shard", "size_bytes", "waiters")
 
     def __init__(
         self,
         size_bytes: int,
-        acknowledgement: Acknowledgement,
-        sink: OutcomeSink,
-        request_id: int,
+        waiter: Waiter | None,
         *,
         shard: int,
         group: int,
     ) -> None:
         self.shard = shard
         self.group = group
-        self.acknowledgement = acknowledgement
         self.size_bytes = size_bytes
         self.seq = 0
         self.position = START
         self.expires_at = 0.0
-        self.waiters: list[tuple[OutcomeSink, int]] = [(sink, request_id)]
+        self.waiters = [] if waiter is None else [waiter]
 
-    def acknowledge(self) -> None:
-        """Tell whoever still waits that the write is safe."""
+    def acknowledge(self, mode: Acknowledgement) -> bool:
+        """Tell those who asked for `mode` that the write is safe; whether whoever made it is among them."""
         assert self.position != START, "acknowledged before it was written"
-        duplicate = False  # the first to wait made the entry; whoever joined it repeated the key
-        for sink, request_id in self.waiters:
-            sink.appended(request_id, self.group, self.seq, self.position, duplicate=duplicate)
-            duplicate = True
-        self.waiters = []
+        told = [waiter for waiter in self.waiters if waiter.acknowledgement is mode]
+        self.waiters = [waiter for waiter in self.waiters if waiter.acknowledgement is not mode]
+        for waiter in told:
+            waiter.sink.appended(waiter.request_id, self.group, self.seq, self.position, duplicate=waiter.repeats)
+        return any(not waiter.repeats for waiter in told)
 
     def fail(self, error: HeadwaterError) -> None:
         """Tell whoever still waits that the write was not acknowledged."""
-        for sink, request_id in self.waiters:
-            sink.failed(request_id, error)
-        self.waiters = []
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.sink.failed(waiter.request_id, error)
 
 
 class SessionMutation(Mutation):
@@ -106,15 +119,8 @@ class SessionMutation(Mutation):
 
     __slots__ = ("actor",)
 
-    def __init__(
-        self,
-        actor: SessionActor,
-        size_bytes: int,
-        acknowledgement: Acknowledgement,
-        sink: OutcomeSink,
-        request_id: int,
-    ) -> None:
-        super().__init__(size_bytes, acknowledgement, sink, request_id, shard=actor.shard, group=actor.group)
+    def __init__(self, actor: SessionActor, size_bytes: int, waiter: Waiter | None) -> None:
+        super().__init__(size_bytes, waiter, shard=actor.shard, group=actor.group)
         self.actor = actor
 
 
@@ -122,6 +128,18 @@ class Creation(SessionMutation):
     """A new session: the row in `sessions`. Its fields are the actor's session."""
 
     __slots__ = ()
+
+
+class Repeat(SessionMutation):
+    """What was made before and is visible. It is not written again; callers may ask that it is safer than that."""
+
+    __slots__ = ()
+
+    def __init__(self, actor: SessionActor, seq: int, visible: Position) -> None:
+        """Stand for an entry, or for a creation with seq 0, which lies somewhere up to `visible`."""
+        super().__init__(actor, OVERHEAD_BYTES, None)
+        self.seq = seq
+        self.position = visible
 
 
 class Append(SessionMutation):
@@ -139,16 +157,14 @@ class Append(SessionMutation):
     def __init__(
         self,
         actor: SessionActor,
-        acknowledgement: Acknowledgement,
-        sink: OutcomeSink,
-        request_id: int,
+        waiter: Waiter,
         *,
         kind: str,
         payload: bytes,
         created_at_ms: int,
         idempotency_key: str,
     ) -> None:
-        super().__init__(actor, len(payload) + OVERHEAD_BYTES, acknowledgement, sink, request_id)
+        super().__init__(actor, len(payload) + OVERHEAD_BYTES, waiter)
         self.kind = kind
         self.payload = payload
         self.created_at_ms = created_at_ms

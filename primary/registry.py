@@ -37,7 +37,9 @@ from primary.mutation import (
     Mutation,
     NewEntry,
     OutcomeSink,
+    Repeat,
     SessionMutation,
+    Waiter,
 )
 from primary.residency import Residency, ResidencySettings
 from primary.succession import Succession
@@ -211,17 +213,20 @@ class SessionRegistry:
             if session_id not in self.arrivals:  # else another caller creates it just now
                 await writer.room()
             existing = await self._live_actor(session_id)
+        mode = acknowledgement or self._acknowledgement
+        outcome: asyncio.Future[Position] = self._loop.create_future()
         if existing is not None:
-            return existing.session, writer.visible_position, False
+            sink = _CreationSink(outcome, lambda _: None)
+            writer.join(Repeat(existing, 0, writer.visible_position), Waiter(mode, sink, 0, repeats=True))
+            return existing.session, await outcome, False
         session.created_at_ms = session.created_at_ms or time.time_ns() // 1_000_000
         session.updated_at_ms = session.created_at_ms
         session.status = session.status or "idle"
         actor = SessionActor(session, self._layout.shard_of(session_id), self._group_of(session_id))
         self.arrivals.creation_begins(session_id)
-        outcome: asyncio.Future[Position] = self._loop.create_future()
         size_bytes = session.ByteSize() + OVERHEAD_BYTES
         sink = _CreationSink(outcome, lambda error: self.arrivals.creation_failed(session_id, error))
-        writer.submit(Creation(actor, size_bytes, acknowledgement or self._acknowledgement, sink, 0))
+        writer.submit(Creation(actor, size_bytes, Waiter(mode, sink, 0)))
         return session, await outcome, True
 
     def released(self, mutation: Mutation) -> None:
@@ -265,20 +270,17 @@ class SessionRegistry:
     def _append_to(
         self, actor: SessionActor, writer: GroupWriter, new: NewEntry, sink: OutcomeSink, request_id: int
     ) -> None:
+        mode = new.acknowledgement or self._acknowledgement
         if new.idempotency_key:
             earlier = actor.repeated(new.idempotency_key)
             if earlier is not None:
                 self.repeated_appends += 1
-                if earlier.on_its_way is not None:
-                    earlier.on_its_way.waiters.append((sink, request_id))
-                else:
-                    sink.appended(request_id, actor.group, earlier.seq, writer.visible_position, duplicate=True)
+                made = earlier.on_its_way or Repeat(actor, earlier.seq, writer.visible_position)
+                writer.join(made, Waiter(mode, sink, request_id, repeats=True))
                 return
         append = Append(
             actor,
-            new.acknowledgement or self._acknowledgement,
-            sink,
-            request_id,
+            Waiter(mode, sink, request_id),
             kind=new.kind,
             payload=new.payload,
             created_at_ms=new.created_at_ms or time.time_ns() // 1_000_000,

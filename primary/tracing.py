@@ -79,10 +79,10 @@ class GroupTraces:
         self._batch.clear()
         for transaction in transactions:
             outcomes = [
-                sink
+                waiter.sink
                 for mutation in transaction.mutations
-                for sink, _ in mutation.waiters
-                if isinstance(sink, TracedOutcome)
+                for waiter in mutation.waiters
+                if isinstance(waiter.sink, TracedOutcome)
             ]
             if outcomes:
                 self._batch.append((transaction, outcomes))

@@ -20,11 +20,11 @@ from agent_core.database.checkpointer import Checkpointer
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
-from agent_core.position import Position
+from agent_core.position import START, Position
 from agent_core.quorum import Acknowledgement, CommitTracker
 from primary.accumulator import Accumulator, BatchLimits
 from primary.group_database import GroupDatabase, Transaction, Written
-from primary.mutation import Append, Mutation
+from primary.mutation import Append, Mutation, Waiter
 from primary.pace import BatchPace
 from primary.queue_room import QueueRoom
 
@@ -219,6 +219,18 @@ class GroupWriter:
         self._may_expire.set()
         self._wake.set()
 
+    def join(self, mutation: Mutation, waiter: Waiter) -> None:
+        """Tell one more caller of a mutation that was made before, once it is as safe as this caller asks."""
+        mutation.waiters.append(waiter)
+        if not mutation.expires_at:
+            mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
+        if mutation.position == START:
+            return  # It is looked at once it is written.
+        if mutation.position.lsn <= self._tracker.safe_lsn(waiter.acknowledgement):
+            self._acknowledge(mutation, waiter.acknowledgement)
+        else:
+            self._await(mutation, waiter.acknowledgement)
+
     def durable(self, node: str, lsn: int) -> None:
         """A node holds the log durably up to `lsn`: release what that makes safe."""
         if self._deposed:
@@ -234,12 +246,11 @@ class GroupWriter:
             for mutation in self._unreleased.popleft().mutations:
                 self._unreleased_bytes -= mutation.size_bytes
                 self._on_released(mutation)
-                if mutation.acknowledgement is self._visible_mode:
-                    self._acknowledge(mutation)
+                self._acknowledge(mutation, self._visible_mode)
         for mode, awaiting in self._awaiting.items():
             safe_lsn = self._tracker.safe_lsn(mode) if awaiting else 0
             while awaiting and awaiting[0].position.lsn <= safe_lsn:
-                self._acknowledge(awaiting.popleft())
+                self._acknowledge(awaiting.popleft(), mode)
         if released:
             self._wake.set()
         if not self._busy:
@@ -352,8 +363,8 @@ class GroupWriter:
             for mutation in transaction.mutations:
                 mutation.position = transaction.position
                 self._unreleased_bytes += mutation.size_bytes
-                if mutation.acknowledgement is not self._visible_mode:
-                    self._awaiting[mutation.acknowledgement].append(mutation)
+                for waiter in mutation.waiters:
+                    self._await(mutation, waiter.acknowledgement)
 
     def _refused(self, transaction: Transaction) -> None:
         self.trouble = f"shard {transaction.shard} refused a transaction: {transaction.error}"
@@ -372,12 +383,17 @@ class GroupWriter:
             mutation.actor.withdraw(mutation)
         self._fail(mutation, error)
 
-    def _acknowledge(self, mutation: Mutation) -> None:
-        if mutation.waiters:
-            self.counters.acknowledged[mutation.acknowledgement] += 1
+    def _await(self, mutation: Mutation, mode: Acknowledgement) -> None:
+        """Keep a written mutation until it is safe under `mode`; until it is visible it is kept anyway."""
+        if mode is not self._visible_mode:
+            self._awaiting[mode].append(mutation)
+            self._may_expire.set()
+
+    def _acknowledge(self, mutation: Mutation, mode: Acknowledgement) -> None:
+        if mutation.acknowledge(mode):
+            self.counters.acknowledged[mode] += 1
             submitted_at = mutation.expires_at - self._settings.acknowledgement_timeout_seconds
             self.counters.append_seconds.observe(self._loop.time() - submitted_at)
-            mutation.acknowledge()
 
     def _fail(self, mutation: Mutation, error: HeadwaterError) -> None:
         if mutation.waiters:

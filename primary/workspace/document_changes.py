@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent_core.database.build import Connection
-from agent_core.quorum import Acknowledgement
 from agent_core.workspace.document import ChangeOutcome, DocumentChange
 from agent_core.workspace.source import Claim, Keeper
-from primary.mutation import Mutation, OutcomeSink
+from primary.mutation import Mutation, Waiter
 from primary.workspace.document_tables import change_documents
 from primary.workspace.source_table import hold
 
@@ -31,8 +30,7 @@ class DocumentChanges(Mutation):
     def __init__(
         self,
         size_bytes: int,
-        acknowledgement: Acknowledgement,
-        sink: OutcomeSink,
+        waiter: Waiter,
         *,
         shard: int,
         group: int,
@@ -40,7 +38,7 @@ class DocumentChanges(Mutation):
         changes: Sequence[DocumentChange],
         claim: Claim | None = None,
     ) -> None:
-        super().__init__(size_bytes, acknowledgement, sink, 0, shard=shard, group=group)
+        super().__init__(size_bytes, waiter, shard=shard, group=group)
         self.workspace = workspace
         self.changes = changes
         self.claim = claim

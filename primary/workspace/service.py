@@ -17,6 +17,7 @@ from agent_core.rpc_errors import abort
 from agent_core.workspace.wire import CHANGE_OUTCOMES
 from primary.append_answers import group_position
 from primary.checks import acknowledgement
+from primary.mutation import Waiter
 from primary.registry import SessionRegistry
 from primary.workspace.checks import checked_changes, checked_claim
 from primary.workspace.document_changes import DocumentChanges
@@ -59,8 +60,7 @@ class WorkspaceService(WorkspaceWritingServicer):
         waiting = _Waiting(asyncio.get_running_loop().create_future())
         mutation = DocumentChanges(
             request.ByteSize(),
-            mode,
-            waiting,
+            Waiter(mode, waiting, request_id=0),
             shard=self._shard,
             group=self._group,
             workspace=request.workspace,

@@ -32,7 +32,7 @@ from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel, server_opt
 from primary.actor import SessionActor
 from primary.greeting import Identity
 from primary.group_database import GroupDatabase, Transaction
-from primary.mutation import Append, Creation
+from primary.mutation import Append, Creation, Waiter
 from primary.streaming import StandbyStreams
 from replica.following import Follower
 from replica.incoming import FollowerSettings
@@ -104,12 +104,12 @@ def say(**fields: object) -> None:
 def large_transaction(size: int) -> Transaction:
     """A session with entries of `size` bytes in all that hardly compress."""
     actor = SessionActor(Session(session_id="large", metadata_json=b"{}"), SHARD, 0)
-    mutations: list[Creation | Append] = [Creation(actor, 0, Acknowledgement.QUORUM, Nobody(), 0)]
+    mutations: list[Creation | Append] = [Creation(actor, 0, Waiter(Acknowledgement.QUORUM, Nobody(), 0))]
     for seq in range(1, size // ENTRY_BYTES + 1):
         payload = b'"%s"' % base64.b64encode(os.urandom(ENTRY_BYTES // 4 * 3))
         append = Append(
-            actor, Acknowledgement.QUORUM, Nobody(), seq, kind="message", payload=payload, created_at_ms=0,
-            idempotency_key="",
+            actor, Waiter(Acknowledgement.QUORUM, Nobody(), seq), kind="message", payload=payload,
+            created_at_ms=0, idempotency_key="",
         )  # fmt: skip
         append.seq = seq
         mutations.append(append)

@@ -12,7 +12,7 @@ from primary.accumulator import Accumulator
 from primary.actor import SessionActor
 from primary.append_order import AppendOrder
 from primary.loader import SessionLoader
-from primary.mutation import Append
+from primary.mutation import Append, Waiter
 from tests.unit.append_stream import Stream
 from tests.unit.primary_harness import Answers, primary
 
@@ -93,9 +93,7 @@ def test_what_waits_behind_an_expired_append_goes_with_it() -> None:
 def append_to(actor: SessionActor, expires_at: float) -> Append:
     append = Append(
         actor,
-        Acknowledgement.QUORUM,
-        Answers(),
-        0,
+        Waiter(Acknowledgement.QUORUM, Answers(), 0),
         kind="message",
         payload=b"{}",
         created_at_ms=0,
