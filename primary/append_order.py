@@ -5,6 +5,9 @@ for now and the second taken, the first can only come to stand behind it, or nev
 append is refused too, until the caller is known to have seen that. It is known from the request ids, which
 rise on a stream: only someone who saw a refusal sends the same request again.
 
+An unknown outcome counts as a refusal. Whether the write keeps its place is not known either: another primary
+may have led meanwhile whose history lacks it.
+
 Pure: ids in, decisions out.
 """
 
