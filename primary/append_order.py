@@ -28,6 +28,10 @@ class AppendOrder:
         """Whether too many sessions are kept in mind."""
         return len(self._refused) >= MAX_REFUSED_SESSIONS
 
+    def awaits_repeat(self, session_id: str) -> bool:
+        """Whether an append of a session was refused and not sent again yet."""
+        return session_id in self._refused
+
     def admits(self, session_id: str, request_id: int) -> bool:
         """Whether an append may go on; if not, it must be refused, and counts as refused.
 
