@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import lru_cache
 
-from agent_core.errors import HeadwaterError, OutcomeUnknown
+from agent_core.errors import HeadwaterError
 from agent_core.position import Position
 from agent_core.rpc import replication_pb2
 from agent_core.rpc.session_pb2 import AppendRequest, AppendResult, GroupPosition
@@ -23,7 +23,7 @@ class AppendAnswers:
     """Gathers outcomes of one stream until they are sent.
 
     Attributes:
-        order: Knows of which sessions nothing more may be taken before a refused append comes again.
+        order: Knows of which sessions nothing more may be taken before an append that failed comes again.
         last_error: The last failure.
     """
 
@@ -79,8 +79,7 @@ class AppendAnswers:
     def failed(self, request_id: int, error: HeadwaterError) -> None:
         """The entry was not acknowledged."""
         self.last_error = error
-        # A write of unknown outcome has its place in the session already: nothing can get in front of it.
-        if error.retry and not isinstance(error, OutcomeUnknown):
+        if error.retry:
             self.order.refused(self._session_ids.get(request_id, ""), request_id)
         self._add(AppendResult(request_id=request_id, error_code=error.code, error_message=str(error)))
 

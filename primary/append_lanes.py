@@ -1,4 +1,10 @@
-"""One caller's append stream, split by the primaries that it touches and put together again."""
+"""One caller's append stream, split by the primaries that it touches and put together again.
+
+The order of a session's appends is kept also when its group moves. The primary before may refuse what it still owes
+an answer, or never have been given it; nothing behind that may be written by the next one. So a session stays with
+the primary that owes it an answer, and once that did not acknowledge an append, what follows is refused here, until
+one comes again, as it is at a primary (`primary/append_order.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,12 @@ from itertools import chain
 import grpc.aio
 
 from agent_core.cluster import NodeAddress
-from agent_core.errors import HeadwaterError, OutcomeUnknown
+from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, from_code
 from agent_core.rpc.session_pb2 import AppendBatch, AppendRequest, AppendResult, AppendResults
 from agent_core.rpc_errors import from_rpc_error
 from primary.append_answers import MAX_UNANSWERED_APPENDS
+from primary.append_order import AppendOrder
+from primary.unanswered_appends import UnansweredAppends
 
 MAX_WAITING_BYTES = 16 << 20
 """What of one stream waits for a lane; then the caller waits. A single batch may be larger."""
@@ -29,18 +37,22 @@ OpenLane = Callable[[NodeAddress | None, AsyncIterator[AppendBatch]], AsyncItera
 class AppendLane:
     """The part of an append stream that one primary takes.
 
+    Args:
+        order: Is told of the appends that were not acknowledged and may be repeated.
+
     Attributes:
-        unanswered: The ids of the appends that it was given and has not answered.
-        moves: How often its primary has taken or answered something.
-        delivers: Results of its primary wait for the caller to take them.
+        unanswered: What it was given and has not answered.
+        progress_count: How often its primary has taken or answered something.
+        delivering: Results of its primary wait for the caller to take them.
         task: What runs it.
     """
 
-    def __init__(self) -> None:
-        self.unanswered: set[int] = set()
-        self.moves = 0
-        self.delivers = False
+    def __init__(self, order: AppendOrder) -> None:
+        self.unanswered = UnansweredAppends()
+        self.progress_count = 0
+        self.delivering = False
         self.task: asyncio.Task[None] | None = None
+        self._order = order
         self._waiting: deque[tuple[AppendBatch, int]] = deque()
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
@@ -60,7 +72,8 @@ class AppendLane:
 
     def put(self, appends: list[AppendRequest]) -> None:
         """Give it a batch."""
-        self.unanswered.update(append.request_id for append in appends)
+        for append in appends:
+            self.unanswered.add(append.request_id, append.session_id)
         batch = AppendBatch(appends=appends)
         size = batch.ByteSize()
         self._waiting.append((batch, size))
@@ -73,7 +86,7 @@ class AppendLane:
             while self._waiting:
                 batch, size = self._waiting.popleft()
                 self._waiting_bytes -= size
-                self.moves += 1
+                self.progress_count += 1
                 self._room.set()
                 yield batch
             if self._ended:
@@ -82,9 +95,12 @@ class AppendLane:
             await self._changed.wait()
 
     def answered(self, results: AppendResults) -> None:
-        """Its primary has answered these."""
-        self.unanswered.difference_update(result.request_id for result in results.results)
-        self.moves += 1
+        """Its primary has answered these, or never will."""
+        for result in results.results:
+            session_id = self.unanswered.remove(result.request_id)
+            if session_id is not None and result.error_code and from_code(result.error_code, "").retry:
+                self._order.refused(session_id, result.request_id)
+        self.progress_count += 1
         self._room.set()
 
     def end(self) -> None:
@@ -111,13 +127,16 @@ class AppendLanes:
         self._open_lane = open_lane
         self._primary_of = primary_of
         self._lanes: dict[NodeAddress | None, AppendLane] = {}
+        self._order = AppendOrder()
         self.results: asyncio.Queue[AppendResults | None] = asyncio.Queue(MAX_WAITING_RESULTS)
 
     async def take(self, batches: AsyncIterator[AppendBatch]) -> None:
-        """Split what the caller sends, until it ends; then let every lane finish."""
+        """Split what the caller sends, until it ends or `AppendOrder` is full; then let every lane finish."""
         try:
             async for batch in batches:
                 await self._give(batch.appends)
+                if self._order.full:
+                    return
         finally:
             lanes = list(self._lanes.values())
             for lane in lanes:
@@ -138,37 +157,64 @@ class AppendLanes:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _give(self, appends: Iterable[AppendRequest]) -> None:
+        refused: list[int] = []
         parts = self._split(appends)
         while parts:
             primary, part = parts.popitem()
-            lane = self._lane(primary)
-            if lane.full:
+            lane = self._lanes.get(primary)
+            if lane is not None and lane.full:
                 await self._make_room(primary, lane)
                 # Groups may have moved meanwhile.
                 parts = self._split(chain(part, *parts.values()))
-            else:
-                lane.put(part)
+                continue
+            admitted = []
+            for append in part:
+                if self._admits(append, primary):
+                    admitted.append(append)
+                else:
+                    refused.append(append.request_id)
+            if admitted:
+                self._lane(primary).put(admitted)
+        if refused:
+            error = Unavailable("an earlier append to the session was not acknowledged; repeat that first")
+            await self.results.put(_failures(refused, error))
 
     def _split(self, appends: Iterable[AppendRequest]) -> dict[NodeAddress | None, list[AppendRequest]]:
-        """Appends by primary; a session's stay together, in order."""
+        """Appends by the primary that they go to; a session's stay together, in order."""
         split: dict[NodeAddress | None, list[AppendRequest]] = {}
         for append in appends:
-            split.setdefault(self._primary_of(append.session_id), []).append(append)
+            split.setdefault(self._destination(append.session_id), []).append(append)
         return split
+
+    def _destination(self, session_id: str) -> NodeAddress | None:
+        """The primary that owes the session an answer, else the one that leads its group."""
+        for primary, lane in self._lanes.items():
+            if lane.unanswered.has_session(session_id):
+                return primary
+        return self._primary_of(session_id)
+
+    def _admits(self, append: AppendRequest, destination: NodeAddress | None) -> bool:
+        """Whether an append may go to its destination; if not, it must be refused, and counts as refused."""
+        session_id = append.session_id
+        if self._order.awaits_repeat(session_id) and destination != self._primary_of(session_id):
+            # The primary before shall answer what it has: given repeats, it might never be done with the session.
+            self._order.refused(session_id, append.request_id)
+            return False
+        return self._order.admits(session_id, append.request_id)
 
     def _lane(self, primary: NodeAddress | None) -> AppendLane:
         lane = self._lanes.get(primary)
         if lane is None:
-            lane = self._lanes[primary] = AppendLane()
+            lane = self._lanes[primary] = AppendLane(self._order)
             lane.task = asyncio.create_task(self._run(primary, lane), name="append lane")
         return lane
 
     async def _run(self, primary: NodeAddress | None, lane: AppendLane) -> None:
         try:
             async for results in self._open_lane(primary, lane.batches()):
-                lane.delivers = True
+                lane.delivering = True
                 await self.results.put(results)
-                lane.delivers = False
+                lane.delivering = False
                 lane.answered(results)
         except grpc.aio.AioRpcError as error:
             # What was not answered may have been written all the same.
@@ -180,12 +226,12 @@ class AppendLanes:
         await self._fail(lane, OutcomeUnknown("the primary ended the forwarded stream"))
 
     async def _make_room(self, primary: NodeAddress | None, lane: AppendLane) -> None:
-        moves = lane.moves
+        progress_count = lane.progress_count
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await lane.room()
         except TimeoutError:
-            if lane.moves == moves and not lane.delivers:
+            if lane.progress_count == progress_count and not lane.delivering:
                 name = "this node" if primary is None else primary.node_id
                 await self._give_up(primary, f"{name} has taken and answered nothing for {PATIENCE_SECONDS:g} s")
 
@@ -201,7 +247,7 @@ class AppendLanes:
 
     async def _fail(self, lane: AppendLane, error: HeadwaterError) -> None:
         if lane.unanswered:
-            failed = _failures(sorted(lane.unanswered), OutcomeUnknown(str(error)))
+            failed = _failures(lane.unanswered.request_ids, OutcomeUnknown(str(error)))
             lane.answered(failed)
             await self.results.put(failed)
 

@@ -5,6 +5,9 @@ for now and the second taken, the first can only come to stand behind it, or nev
 append is refused too, until the caller is known to have seen that. It is known from the request ids, which
 rise on a stream: only someone who saw a refusal sends the same request again.
 
+An unknown outcome counts as a refusal. Whether the write keeps its place is not known either: another primary
+may have led meanwhile whose history lacks it.
+
 Pure: ids in, decisions out.
 """
 
@@ -24,6 +27,10 @@ class AppendOrder:
     def full(self) -> bool:
         """Whether too many sessions are kept in mind."""
         return len(self._refused) >= MAX_REFUSED_SESSIONS
+
+    def awaits_repeat(self, session_id: str) -> bool:
+        """Whether an append of a session was refused and not sent again yet."""
+        return session_id in self._refused
 
     def admits(self, session_id: str, request_id: int) -> bool:
         """Whether an append may go on; if not, it must be refused, and counts as refused.

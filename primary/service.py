@@ -177,7 +177,9 @@ class SessionsService(SessionsServicer):
         try:
             new = self._checks.entry(request)
             if not answers.order.admits(new.session_id, request.request_id):
-                raise Unavailable(f"an earlier append to session {new.session_id!r} was refused; repeat that first")
+                raise Unavailable(
+                    f"an earlier append to session {new.session_id!r} was not acknowledged; repeat that first"
+                )
             await self._registry.settled(new.session_id)
             writer = self._registry.writer(new.session_id)
             if writer.full:

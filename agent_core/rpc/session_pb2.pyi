@@ -375,8 +375,9 @@ class AppendRequest(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """Chosen by the caller to match a result to its request; echoed. On a stream, ids rise; an append that is
-    repeated keeps its id. When an append is refused and may be repeated, those of its session that are under
-    way behind it are refused too, until one of them comes again.
+    repeated keeps its id. When an append is refused and may be repeated, or its outcome is unknown, those of its
+    session that are under way behind it are refused too, until one of them comes again. That one may stand in front
+    of others whose answers have not come yet: who relies on the order waits for those.
     """
     session_id: _builtins.str
     kind: _builtins.str

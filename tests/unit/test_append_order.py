@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from primary.actor import SessionActor
 from primary.append_order import AppendOrder
 from primary.loader import SessionLoader
 from primary.mutation import Append, Waiter
+from primary.writer import WriterSettings
 from tests.unit.append_stream import Stream
 from tests.unit.primary_harness import Answers, primary
+from tests.waiting import until
 
 
 def test_what_follows_a_refused_append_is_refused_until_one_comes_again() -> None:
@@ -73,6 +76,32 @@ async def test_a_refused_append_is_not_overtaken_by_one_of_its_batch_or_of_the_n
         stream.send((1, "a", b'"one"'), (3, "a", b'"two"'), (4, "a", b'"three"'))
         await stream.answered(3)
         assert await node.texts("a") == [b'"one"', b'"two"', b'"three"']
+
+
+async def test_what_follows_an_append_of_unknown_outcome_is_refused_until_that_comes_again(tmp_path: Path) -> None:
+    settings = WriterSettings(acknowledgement_timeout_seconds=0.1)
+    async with primary(tmp_path, voters=("node-1", "node-2", "node-3"), settings=settings) as node:
+        node.writer.durable("node-2", node.log.last.lsn)
+        created = asyncio.create_task(node.create("a"))
+        await until(lambda: node.writer.unreleased == 1)
+        node.writer.durable("node-2", node.log.last.lsn)
+        await created
+        stream = Stream(node)
+        stream.send((1, "a", b'"one"'), key="k")
+        await stream.answered(1)
+        assert stream.results[1].error_code == "outcome_unknown"
+        stream.send((2, "a", b'"two"'))
+        await stream.answered(1)
+        assert stream.results[2].error_code == "unavailable"
+        node.writer.durable("node-2", node.log.last.lsn)
+        stream.send((1, "a", b'"one"'), key="k")
+        await stream.answered(1)
+        assert stream.results[1].duplicate
+        stream.send((2, "a", b'"two"'))
+        await until(lambda: node.writer.unreleased == 1)
+        node.writer.durable("node-2", node.log.last.lsn)
+        await stream.answered(1)
+        assert await node.texts("a") == [b'"one"', b'"two"']
 
 
 def test_what_waits_behind_an_expired_append_goes_with_it() -> None:
