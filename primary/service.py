@@ -176,14 +176,13 @@ class SessionsService(SessionsServicer):
         answers.expect(request)
         try:
             new = self._checks.entry(request)
-            if not answers.order.admits(new.session_id, request.request_id):
-                raise Unavailable(
-                    f"an earlier append to session {new.session_id!r} was not acknowledged; repeat that first"
-                )
+            _check_order(answers, request)
             await self._registry.settled(new.session_id)
             writer = self._registry.writer(new.session_id)
             if writer.full:
                 await writer.room()
+            # An earlier one may have been refused meanwhile, and have made the room.
+            _check_order(answers, request)
             sink: OutcomeSink = answers
             if self._tracer is not None and request.traceparent:
                 sink = traced(self._tracer, request.traceparent, answers)
@@ -196,3 +195,15 @@ class SessionsService(SessionsServicer):
     def _position(self, session_id: str, position: Position) -> GroupPosition:
         group = self._layout.group_of(self._layout.shard_of(session_id))
         return group_position(group, position)
+
+
+def _check_order(answers: AppendAnswers, request: AppendRequest) -> None:
+    """Refuse an append that would get in front of one of its session.
+
+    Raises:
+        Unavailable: An earlier one was not acknowledged and has not come again.
+    """
+    if not answers.order.admits(request.session_id, request.request_id):
+        raise Unavailable(
+            f"an earlier append to session {request.session_id!r} was not acknowledged; repeat that first"
+        )

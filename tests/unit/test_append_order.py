@@ -9,7 +9,7 @@ import pytest
 
 from agent_core.quorum import Acknowledgement
 from agent_core.rpc.session_pb2 import Session
-from primary.accumulator import Accumulator
+from primary.accumulator import Accumulator, BatchLimits
 from primary.actor import SessionActor
 from primary.append_order import AppendOrder
 from primary.loader import SessionLoader
@@ -102,6 +102,30 @@ async def test_what_follows_an_append_of_unknown_outcome_is_refused_until_that_c
         node.writer.durable("node-2", node.log.last.lsn)
         await stream.answered(1)
         assert await node.texts("a") == [b'"one"', b'"two"']
+
+
+async def test_what_waits_for_room_does_not_take_that_of_a_refused_append_before_it(tmp_path: Path) -> None:
+    settings = WriterSettings(
+        acknowledgement_timeout_seconds=0.4, uncommitted_transactions=1, limits=BatchLimits(queue_mutations=3)
+    )
+    async with primary(tmp_path, voters=("node-1", "node-2", "node-3"), settings=settings) as node:
+        for session_id in ("a", "b"):
+            created = asyncio.create_task(node.create(session_id))
+            await until(lambda: node.writer.unreleased == 1)
+            node.writer.durable("node-2", node.log.last.lsn)
+            await created
+        node.submit("b", "nothing more is written while this waits for its quorum")
+        await until(lambda: node.writer.unreleased == 1)
+        stream = Stream(node)
+        answered = asyncio.create_task(stream.answered(2))
+        stream.send((1, "a", b'"one"'))
+        await until(lambda: node.writer.queued == 1)
+        await asyncio.sleep(0.2)  # the first of the queue expires alone, while the others have time left
+        node.submit("b", "fills the queue")
+        node.submit("b", "to its end")
+        stream.send((2, "a", b'"two"'))
+        await answered
+        assert [stream.results[number].error_code for number in (1, 2)] == ["overloaded", "unavailable"]
 
 
 def test_what_waits_behind_an_expired_append_goes_with_it() -> None:
