@@ -28,6 +28,11 @@ def section(title: str) -> ui.element:
     return card
 
 
+def draw_chart(options: dict[str, Any]) -> ui.echart:
+    """A chart; drawn as SVG, so that the style sheet reaches its text."""
+    return ui.echart(options, renderer="svg").classes("chart")
+
+
 class Way(NamedTuple):
     """Where to go from a page that has nothing to show."""
 

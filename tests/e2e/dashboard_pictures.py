@@ -57,7 +57,7 @@ async def _sessions(shown: Stage) -> None:
 
 async def _analytics(shown: Stage) -> None:
     async with shown.page(f"/analytics?{SAMPLE_DAYS}") as page:
-        await expect(page.locator(".charts canvas")).to_have_count(6, timeout=60_000)
+        await expect(page.locator(".charts .chart svg")).to_have_count(6, timeout=60_000)
         await page.set_viewport_size({"width": 1280, "height": 1100})
         await _take(page, "analytics")
 

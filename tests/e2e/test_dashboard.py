@@ -51,7 +51,7 @@ async def test_the_cluster_page_shows_roles_positions_lag_and_spares_the_primary
             await expect(groups.locator("tr", has_text=standby)).to_contain_text("follows")
         nodes = page.locator("section", has_text="gRPC")
         await expect(nodes.locator("tr", has_text=primary)).to_contain_text("it is not asked")
-        await expect(page.locator(".chart canvas")).to_be_visible()
+        await expect(page.locator(".chart svg")).to_be_visible()
         await expect(page.locator(".freshness")).to_contain_text(f"{standbys[0]}, {standbys[1]} · up to date")
         await shown.picture(page, "cluster-light")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -24,16 +25,17 @@ SHOWN = {
     "/sessions?text=nothing-like-it": ".state-title",
     FLAKY: ".item",
     "/sessions/nobody": ".state-title",
-    "/analytics": ".charts canvas",
+    "/analytics": ".charts .chart svg",
     "/sql": ".sql-editor .cm-content[aria-label]",
     SQL: ".result tbody tr",
-    CHART: ".chart canvas",
+    CHART: ".chart svg",
 }
 """Each page with what is there once it is complete."""
 NAMES = ["cluster", "sessions", "no-session", "session", "unknown", "analytics", "sql", "sql-table", "sql-chart"]
 FIRST_MILLISECONDS = 60_000
 """The first questions in SQL wait for the nodes' workers, on a machine that runs other tests too."""
 TABS = 400
+LEAST_CONTRAST = 4.5
 FOCUSABLE = """
     () => {
         const all = 'a[href], button, input, select, textarea, summary, [contenteditable=true], [tabindex="0"]';
@@ -45,6 +47,10 @@ FOCUSABLE = """
     }
 """
 """All but the link to the latest entry, which leaves when that is in sight; its key is `l`."""
+CHART_TEXTS = """
+    () => [...document.querySelectorAll('.chart text')].filter(text => text.textContent.trim()).map(text => [
+        text.textContent, getComputedStyle(text).fill, getComputedStyle(text.closest('.card')).backgroundColor])
+"""
 FOCUSED = "() => document.activeElement === document.body ? null : Number(document.activeElement.dataset.tab ?? -1)"
 
 
@@ -58,6 +64,19 @@ async def shown(module_path: Path) -> AsyncIterator[Stage]:
 def no_complaints(shown: Stage) -> Iterator[None]:
     with shown.without_complaints():
         yield
+
+
+def contrast(*colours: str) -> float:
+    """Of two colours as CSS computes them (WCAG 2.2, contrast ratio)."""
+
+    def linear(channel: float) -> float:
+        return channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+
+    channels = [[int(part) / 255 for part in re.findall(r"\d+", colour)[:3]] for colour in colours]
+    darker, lighter = sorted(
+        0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue) for red, green, blue in channels
+    )
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 async def until_complete(page: Page, path: str) -> None:
@@ -76,6 +95,17 @@ async def test_a_page_breaks_no_rule_of_accessibility(shown: Stage, path: str, d
             for rule in found
             for node in rule["nodes"]
         ] == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/analytics", CHART], ids=["cluster", "analytics", "sql-chart"])
+async def test_what_charts_write_can_be_read(shown: Stage, path: str, dark: bool) -> None:
+    """The rules' own check looks at no drawing."""
+    async with shown.page(path, dark=dark) as page:
+        await until_complete(page, path)
+        texts = await page.evaluate(CHART_TEXTS)
+        assert texts
+        assert [text for text, ink, ground in texts if contrast(ink, ground) < LEAST_CONTRAST] == []
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=NAMES)
@@ -174,7 +204,7 @@ async def test_the_table_the_chart_and_the_files_of_a_result_are_reached_by_keyb
         await until_complete(page, SQL)
         await page.get_by_role("button", name="Chart", exact=True).focus()
         await page.keyboard.press("Enter")
-        await expect(page.locator(".chart canvas")).to_be_visible()
+        await expect(page.locator(".chart svg")).to_be_visible()
         await page.get_by_label("y", exact=True).focus()
         await page.keyboard.press("ArrowDown")
         await page.get_by_role("option", name="mean_seconds").wait_for()

@@ -41,7 +41,7 @@ def no_complaints(shown: Stage) -> Iterator[None]:
 
 async def test_the_ready_views_are_numbers_charts_and_a_table(shown: Stage) -> None:
     async with shown.page("/analytics") as page:
-        await expect(page.locator(".charts canvas")).to_have_count(6, timeout=FIRST_MILLISECONDS)
+        await expect(page.locator(".charts .chart svg")).to_have_count(6, timeout=FIRST_MILLISECONDS)
         numbers = page.locator(".number-card")
         await expect(numbers).to_have_count(len(NUMBERS))
         for name in NUMBERS:
@@ -51,7 +51,7 @@ async def test_the_ready_views_are_numbers_charts_and_a_table(shown: Stage) -> N
         await expect(page.locator(".freshness")).to_contain_text("up to date")
         await shown.picture(page, "analytics-light")
         assert await page.evaluate("window.pwned") is None
-        for chart in await page.locator(".charts canvas").all():
+        for chart in await page.locator(".charts .chart svg").all():
             await chart.hover()
         assert await page.evaluate("window.pwned") is None
         assert await page.locator("main img").count() == 0
@@ -60,7 +60,7 @@ async def test_the_ready_views_are_numbers_charts_and_a_table(shown: Stage) -> N
 @pytest.mark.parametrize("phone", [False, True])
 async def test_it_is_pleasant_in_the_dark_and_on_a_phone(shown: Stage, phone: bool) -> None:
     async with shown.page("/analytics", dark=True, phone=phone) as page:
-        await expect(page.locator(".charts canvas")).to_have_count(6)
+        await expect(page.locator(".charts .chart svg")).to_have_count(6)
         width = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width == 0, "nothing is wider than the screen"
         await shown.picture(page, "analytics-phone-dark" if phone else "analytics-dark")
@@ -68,7 +68,7 @@ async def test_it_is_pleasant_in_the_dark_and_on_a_phone(shown: Stage, phone: bo
 
 async def test_a_range_of_days_narrows_everything_and_stands_in_the_address(shown: Stage) -> None:
     async with shown.page("/analytics") as page:
-        await expect(page.locator(".charts canvas")).to_have_count(6)
+        await expect(page.locator(".charts .chart svg")).to_have_count(6)
         await page.get_by_role("button", name="7 days").click()
         await page.wait_for_url("**/analytics?days=7")
         await expect(page.locator(".number-card").filter(has_text="Output tokens")).to_have_text("Output tokens10")
@@ -78,7 +78,7 @@ async def test_a_range_of_days_narrows_everything_and_stands_in_the_address(show
         assert page.url.endswith("/analytics?since=2001-01-01&until=2001-01-02")
         await shown.picture(page, "analytics-empty")
         await page.get_by_role("link", name="Show all time").click()
-        await expect(page.locator(".charts canvas")).to_have_count(6)
+        await expect(page.locator(".charts .chart svg")).to_have_count(6)
     async with shown.page("/analytics?since=2001-01-01&until=2001-01-02") as page:
         await expect(page.get_by_text("Nothing on these days")).to_be_visible()
         await expect(page.get_by_label("From")).to_have_value("2001-01-01")
@@ -86,7 +86,7 @@ async def test_a_range_of_days_narrows_everything_and_stands_in_the_address(show
 
 async def test_it_reads_another_node_when_one_dies_and_says_so_when_none_is_left(shown: Stage) -> None:
     async with shown.page("/analytics") as page:
-        await expect(page.locator(".charts canvas")).to_have_count(6)
+        await expect(page.locator(".charts .chart svg")).to_have_count(6)
         read = (await page.locator(".freshness").inner_text()).split(" ·", maxsplit=1)[0].strip()
         await shown.cluster.kill(read)
         await page.get_by_role("button", name="90 days").click()

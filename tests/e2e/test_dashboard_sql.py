@@ -138,15 +138,15 @@ async def test_a_result_is_drawn_as_a_chart_of_chosen_columns(shown: Stage) -> N
     sql = "SELECT 'day ' || range AS day, range AS n, range * range AS square FROM range(10)"
     async with shown.page(f"/sql?sql={quote(sql)}", dark=True) as page:
         await page.get_by_role("button", name="Chart", exact=True).click()
-        await expect(page.locator(".chart canvas")).to_be_visible()
+        await expect(page.locator(".chart svg")).to_be_visible()
         await page.get_by_label("y", exact=True).click()
         await page.get_by_role("option", name="square").click()
-        await expect(page.locator(".chart canvas")).to_be_visible()
+        await expect(page.locator(".chart svg")).to_be_visible()
         await page.wait_for_url("**y=square**")
         await shown.picture(page, "sql-chart-dark")
         address = page.url
     async with shown.page(address.removeprefix(shown.url)) as page:
-        await expect(page.locator(".chart canvas")).to_be_visible()
+        await expect(page.locator(".chart svg")).to_be_visible()
         await expect(page.locator(".sql-select", has_text="square")).to_be_visible()
 
 
@@ -205,8 +205,8 @@ async def test_nothing_in_a_result_runs(shown: Stage, view: str) -> None:
             await expect(page.locator(".result tbody tr")).to_have_count(len(ATTACKS))
             await shown.picture(page, "sql-hostile")
         else:
-            await expect(page.locator(".chart canvas")).to_be_visible()
-            await page.locator(".chart canvas").hover()
+            await expect(page.locator(".chart svg")).to_be_visible()
+            await page.locator(".chart svg").hover()
             await page.get_by_label("x", exact=True).click()
             await expect(page.get_by_role("option", name="onerror")).to_be_visible()
         assert await page.evaluate("window.pwned") is None

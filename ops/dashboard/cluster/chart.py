@@ -13,6 +13,7 @@ LEAST_SHOWN_SECONDS = 30.0
 COLOURS = ("#2f8fd8", "#e08a2c", "#3fa66b", "#b45fc4", "#d1504f", "#7a8896")
 """Told apart on a light ground and on a dark one."""
 NEUTRAL = "#74818f"
+"""Of lines on either ground. What is written in it takes the theme's colour from the style sheet."""
 LEAST_SECONDS = 0.1
 """The scale shows at least so much: without it, noise would look like lag."""
 

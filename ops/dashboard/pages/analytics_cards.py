@@ -10,7 +10,7 @@ from nicegui import ui
 
 from ops.dashboard.analytics import charts
 from ops.dashboard.analytics.questions import ActiveTime, Tokens, ToolUse, WorkspaceUse
-from ops.dashboard.components import empty_state, loading_state, section
+from ops.dashboard.components import draw_chart, empty_state, loading_state, section
 from ops.dashboard.freshness import duration
 from ops.dashboard.transcript.visible import one_line
 
@@ -97,7 +97,7 @@ class AnalyticsCards:
         self._charts[title].clear()
         with self._charts[title]:
             if drawable:
-                ui.echart(options).classes("chart")
+                draw_chart(options)
             else:
                 empty_state("Nothing to draw", otherwise, icon="insights")
 

@@ -11,7 +11,7 @@ from nicegui import ui
 from ops.dashboard.cluster import tables
 from ops.dashboard.cluster.chart import lag_chart
 from ops.dashboard.cluster.watch import INTERVAL_SECONDS, ClusterWatch
-from ops.dashboard.components import error_state, heading, loading_state, section
+from ops.dashboard.components import draw_chart, error_state, heading, loading_state, section
 from ops.dashboard.layout import Page, frame
 from ops.dashboard.node_client.failures import NoNodeAnswers
 from ops.dashboard.node_client.reader import NodeReader
@@ -43,7 +43,7 @@ class _ClusterView:
             with section("Shard groups"):
                 self._groups = ui.html("", sanitize=False)
             with section("Lag of the standbys, in seconds"):
-                self._chart = ui.echart(lag_chart({}, time.time())).classes("chart")
+                self._chart = draw_chart(lag_chart({}, time.time()))
                 ui.label(
                     "While a standby does not answer, its line counts from when it last had everything."
                 ).classes("muted small")

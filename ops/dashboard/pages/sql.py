@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from nicegui import background_tasks, ui
 
 from ops.dashboard.cluster.watch import ClusterWatch
-from ops.dashboard.components import empty_state, error_state, heading, loading_state
+from ops.dashboard.components import draw_chart, empty_state, error_state, heading, loading_state
 from ops.dashboard.layout import Key, Page, frame
 from ops.dashboard.node_client.failures import NodeRefused, ReadFailed
 from ops.dashboard.node_client.reader import NodeReader
@@ -262,7 +262,7 @@ class _SqlView:
             upwards = ui.select(numeric_columns(columns, answer.rows), label="y", value=y).props("outlined dense")
             upwards.classes("sql-select").on_value_change(lambda: self._choose(y=upwards.value))
         options = result_chart(columns, answer.rows, kind=self._request.kind, x=x, y=y)
-        ui.echart(options).classes("chart chart-tall")
+        draw_chart(options).classes("chart-tall")
         if len(answer.rows) > MAX_POINTS:
             ui.label(f"The first {MAX_POINTS:,} of {len(answer.rows):,} rows.").classes("muted small")
 
