@@ -20,6 +20,7 @@ import structlog
 
 from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.position import Position
+from agent_core.uninterrupted import to_its_end
 from ops.candidacy import Candidacy
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
@@ -228,7 +229,8 @@ class GroupMember:
         following = await FollowingGroup.start(self.context, contained=written)
         self.following, self.failure = following, None
         closing = contextlib.AsyncExitStack()
-        closing.push_async_callback(following.stop)
+        # To its end: once that has begun nobody else closes it, and the term that does may end meanwhile.
+        closing.push_async_callback(lambda: to_its_end(following.stop()))
         self._on_news()
         try:
             epoch = await self._until_elected(following)

@@ -46,8 +46,10 @@ class Life:
         self.may_follow.set()
         self.term: asyncio.Future[TermEnded | Exception] = asyncio.get_running_loop().create_future()
         self.leading = MagicMock(spec=LeadingGroup, stop=AsyncMock(), hand_over=AsyncMock(), run=self._run)
+        self.leads = MagicMock(return_value=self.leading)
+        self.stop_following = AsyncMock()
         monkeypatch.setattr(FollowingGroup, "start", self._follow)
-        monkeypatch.setattr(membership, "LeadingGroup", MagicMock(return_value=self.leading))
+        monkeypatch.setattr(membership, "LeadingGroup", self.leads)
         monkeypatch.setattr(candidacy, "open_epoch", AsyncMock(return_value=Opened(5)))
         self.registry = MagicMock(release=AsyncMock())
         self.tasks = LastingTasks()
@@ -60,10 +62,15 @@ class Life:
         self.contained = contained
         shards = MagicMock(bring_up=AsyncMock(return_value=frozenset()))
         follower = MagicMock(state=FollowerState.FOLLOWING, silent_seconds=0.0, primary="b")
-        return MagicMock(able=True, pause=AsyncMock(), stop=AsyncMock(), shards=shards, follower=follower)
+        return MagicMock(able=True, pause=AsyncMock(), stop=self.stop_following, shards=shards, follower=follower)
 
     async def _run(self) -> TermEnded:
-        ended = await self.term
+        serving = asyncio.create_task(self.leads.call_args.kwargs["on_begun"]())
+        try:
+            ended = await self.term
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
         if isinstance(ended, Exception):
             raise ended
         return ended
@@ -146,6 +153,28 @@ async def test_a_node_whose_log_refuses_to_go_on_does_not_stand(life: Life) -> N
     await life.follow()
     life.context.log.refusal = "the log could not be made durable"
     assert not life.member.report().able
+
+
+async def test_a_standby_is_closed_to_its_end_although_the_term_that_closes_it_ends_meanwhile(life: Life) -> None:
+    """Nobody else closes it: it would go on applying, with its connections to the shards open."""
+    closing, may_close, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def close_slowly() -> None:
+        closing.set()
+        await may_close.wait()
+        closed.set()
+
+    life.stop_following.side_effect = close_slowly
+    await life.lead()
+    await closing.wait()
+    life.term.set_result(TermEnded("epoch 7 was promised to another primary"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    followings = life.followings
+    may_close.set()
+    assert followings == 1, "the shards have one owner at a time"
+    await until(lambda: life.followings == 2)
+    assert closed.is_set()
 
 
 @pytest.mark.parametrize("ended", [TermEnded("no majority of the voters was heard"), FULL_DISK, None])
