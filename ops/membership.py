@@ -90,7 +90,7 @@ class GroupMember:
         self._nominated = asyncio.Event()
         self._nomination = 0
         self._hand_over: asyncio.Future[HandOverRequest] | None = None
-        self._followed_at = self._loop.time()
+        self._current_until = self._loop.time()
         self._answered = 0
         self.sealed_epoch = 0
         self._settled = asyncio.Event()
@@ -156,14 +156,16 @@ class GroupMember:
 
     @property
     def age_seconds(self) -> float:
-        """How old what this node has of the group is: the lag of a standby, a primary's time without its lease."""
-        if self.leading is not None:
-            led_until = max(self.leading.lease.valid_until(), self.leading.began_at)
-            return max(0.0, self._loop.time() - led_until)
+        """How old what this node has of the group is: the lag of a standby, a primary's time without its lease.
+
+        Between roles it goes on from what it was when the last one ended.
+        """
         if self.following is not None:
-            self._followed_at = self._loop.time()
             return self.following.follower.lag().seconds
-        return self._loop.time() - self._followed_at
+        current_until = self._current_until
+        if self.leading is not None and self.sealed_epoch:
+            current_until = _current_until(self.leading)
+        return max(0.0, self._loop.time() - current_until)
 
     def not_ready(self) -> Iterator[str]:
         """Why the group is not served from here as it should be, as far as that is not its role's own matter."""
@@ -235,12 +237,17 @@ class GroupMember:
         try:
             epoch = await self._until_elected(following)
             unlogged = await following.shards.bring_up()
-            self.following = None
+            self._follows_no_more()
             # The shards stay open until they are open for writing too: whoever closes one last must checkpoint it.
             await self._lead(epoch, unlogged, closing.aclose)
         finally:
-            self.following = None
+            self._follows_no_more()
             await closing.aclose()
+
+    def _follows_no_more(self) -> None:
+        if self.following is not None:
+            self._current_until = self._loop.time() - self.following.follower.lag().seconds
+            self.following = None
 
     async def _until_elected(self, following: FollowingGroup) -> int:
         """Stand for election whenever this node is nominated; the epoch that it leads in the end."""
@@ -288,6 +295,8 @@ class GroupMember:
                     self._unable_until = self._loop.time() + TROUBLE_SECONDS
         finally:
             self.sealed_epoch = 0
+            # A lease that would last longer is given up with the term.
+            self._current_until = min(self._loop.time(), _current_until(leading))
             term.cancel()
             await asyncio.gather(term, return_exceptions=True)
             # Nobody reads under its own lease any more, so that binds its vote no longer. Its successor need not
@@ -306,3 +315,8 @@ class GroupMember:
     def _answer(self, number: int) -> None:
         self._answered = number
         self._on_news()
+
+
+def _current_until(leading: LeadingGroup) -> float:
+    """The moment up to which what a primary has is the newest that there is; infinity for a single voter."""
+    return max(leading.lease.valid_until(), leading.began_at)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from structlog.testing import capture_logs
 
 from agent_core.database.build import DatabaseError
+from agent_core.lag import Lag
 from agent_core.position import START, Position
 from ops import candidacy, membership
 from ops.following import FollowingGroup
@@ -45,7 +47,17 @@ class Life:
         self.may_follow = asyncio.Event()
         self.may_follow.set()
         self.term: asyncio.Future[TermEnded | Exception] = asyncio.get_running_loop().create_future()
-        self.leading = MagicMock(spec=LeadingGroup, stop=AsyncMock(), hand_over=AsyncMock(), run=self._run)
+        self.lag = Lag(0, 0, 0.0)
+        self.bring_up = AsyncMock(return_value=frozenset())
+        self.lease_until = float("-inf")
+        self.leading = MagicMock(
+            spec=LeadingGroup,
+            stop=AsyncMock(),
+            hand_over=AsyncMock(),
+            run=self._run,
+            began_at=asyncio.get_running_loop().time(),
+            lease=SimpleNamespace(valid_until=lambda: self.lease_until),
+        )
         self.leads = MagicMock(return_value=self.leading)
         self.stop_following = AsyncMock()
         monkeypatch.setattr(FollowingGroup, "start", self._follow)
@@ -60,8 +72,8 @@ class Life:
         await self.may_follow.wait()
         self.followings += 1
         self.contained = contained
-        shards = MagicMock(bring_up=AsyncMock(return_value=frozenset()))
-        follower = MagicMock(state=FollowerState.FOLLOWING, silent_seconds=0.0, primary="b")
+        shards = MagicMock(bring_up=self.bring_up)
+        follower = MagicMock(state=FollowerState.FOLLOWING, silent_seconds=0.0, primary="b", lag=lambda: self.lag)
         return MagicMock(able=True, pause=AsyncMock(), stop=self.stop_following, shards=shards, follower=follower)
 
     async def _run(self) -> TermEnded:
@@ -83,6 +95,19 @@ class Life:
         await self.follow()
         self.member.nominate(1)
         await until(lambda: self.member.leading is not None)
+
+
+class Clock:
+    """The member's clock; it stands still until a test moves it."""
+
+    def __init__(self, life: Life) -> None:
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
+        self.create_future = loop.create_future
+        life.member._loop = cast("Any", self)
+
+    def time(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -119,6 +144,48 @@ async def test_after_its_term_a_node_knows_that_its_shards_contain_its_log(life:
     life.term.set_result(TermEnded("no majority of the voters was heard"))
     await until(lambda: life.followings == 2)
     assert life.contained == Position(5, 70)
+
+
+async def test_what_a_node_has_between_its_roles_is_as_old_as_it_was_as_a_standby_whoever_looks(life: Life) -> None:
+    clock = Clock(life)
+    await life.follow()
+    life.lag = Lag(transactions=7, bytes=700, seconds=40.0)
+    assert life.member.age_seconds == 40.0
+    life.may_follow.clear()
+    life.bring_up.side_effect = FULL_DISK
+    life.member.nominate(1)
+    await until(lambda: life.member.failure is not None)
+    assert life.member.age_seconds == pytest.approx(40.0)
+    clock.now += 5
+    assert [life.member.age_seconds for _ in range(2)] == pytest.approx([45.0, 45.0])
+
+
+async def test_what_a_node_has_after_its_term_is_as_old_as_its_lease(life: Life) -> None:
+    clock = Clock(life)
+    await life.lead()
+    clock.now += 1000
+    life.lease_until = clock.now + 50
+    clock.now += 60
+    assert life.member.age_seconds == pytest.approx(10.0)
+    life.may_follow.clear()
+    life.term.set_result(TermEnded("no majority of the voters was heard"))
+    await until(lambda: life.member.leading is None)
+    assert life.member.age_seconds == pytest.approx(10.0)
+    clock.now += 5
+    assert life.member.age_seconds == pytest.approx(15.0)
+
+
+async def test_a_lease_that_was_still_valid_makes_nothing_newer_than_the_end_of_the_term(life: Life) -> None:
+    """A single voter's never ends."""
+    clock = Clock(life)
+    await life.lead()
+    life.lease_until = float("inf")
+    assert life.member.age_seconds == 0.0
+    life.may_follow.clear()
+    life.term.set_result(TermEnded("the disk failed"))
+    await until(lambda: life.member.leading is None)
+    clock.now += 5
+    assert life.member.age_seconds == pytest.approx(5.0)
 
 
 async def test_it_does_not_when_they_could_not_be_closed(life: Life) -> None:
