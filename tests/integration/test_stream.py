@@ -12,6 +12,7 @@ from agent_core.errors import Unavailable
 from agent_core.log.record import RecordKind
 from agent_core.log.retention import StandbyNeed
 from agent_core.position import START, Position
+from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import to_message
@@ -220,6 +221,39 @@ async def test_a_standby_that_the_log_no_longer_reaches_is_told_to_resync(wire: 
     primary.append([noise(900)])
     await until(lambda: same(primary, standby))
     assert standby.log.base == committed
+
+
+@pytest.mark.parametrize("reached", [True, False])
+async def test_what_a_standby_told_before_its_disk_was_replaced_counts_no_more_from_its_hello_on(
+    wire: Wire, tmp_path: Path, *, reached: bool
+) -> None:
+    """It reports nothing before it has fetched something, and nothing at all during a whole resync."""
+    primary, stub = await wire.primary(tmp_path / "a", segment_bytes=10_000)
+    standby = wire.standby(tmp_path / "b", stub)
+    last_lsn = primary.append([noise(900)] * 40)
+    await until(lambda: same(primary, standby) and primary.tracker.committed_lsn == last_lsn)
+    primary.tracker.durable("third", last_lsn)
+    assert primary.tracker.safe_lsn(Acknowledgement.ALL) == last_lsn
+    await standby.stop()
+    if not reached:
+        primary.append([noise(900)])
+        primary.log.drop_through(30)
+    call = stub.Stream()
+    layout = primary.streams._identity.layout
+    hello = pb.Hello(
+        cluster_id=CLUSTER,
+        node_id="standby",
+        group=0,
+        shard_count=layout.shard_count,
+        shard_group_count=layout.shard_group_count,
+    )
+    await call.write(pb.FromStandby(hello=hello))
+    welcome = await call.read()
+    assert isinstance(welcome, pb.FromPrimary)
+    assert welcome.welcome.resync_required is not reached
+    assert primary.tracker.safe_lsn(Acknowledgement.ALL) == 0
+    assert primary.tracker.committed_lsn == last_lsn
+    call.cancel()
 
 
 async def test_the_log_is_held_for_a_standby_that_resyncs(wire: Wire, tmp_path: Path) -> None:
