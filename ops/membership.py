@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -38,14 +37,6 @@ SETTLE_SECONDS = 1.0
 """How long a standby that says hello to a node on its way to lead waits for that, instead of being refused."""
 TROUBLE_SECONDS = 30.0
 """How long a node that its disk, or any other error, kept from leading does not stand for election."""
-
-
-@dataclass(frozen=True, slots=True)
-class HandOverRequest:
-    """The supervisor asks this primary to step down in favour of `to`."""
-
-    number: int
-    to: str
 
 
 class GroupMember:
@@ -89,7 +80,7 @@ class GroupMember:
         self._loop = asyncio.get_running_loop()
         self._nominated = asyncio.Event()
         self._nomination = 0
-        self._hand_over: asyncio.Future[HandOverRequest] | None = None
+        self._hand_over: asyncio.Future[str] | None = None
         self._current_until = self._loop.time()
         self._answered = 0
         self.sealed_epoch = 0
@@ -129,7 +120,7 @@ class GroupMember:
         if self._hand_over is None or self._hand_over.done():
             self._answer(number)
         else:
-            self._hand_over.set_result(HandOverRequest(number, to))
+            self._hand_over.set_result(to)
 
     def report(self) -> GroupReport:
         """What the supervisor shall know."""
@@ -248,6 +239,10 @@ class GroupMember:
         if self.following is not None:
             self._current_until = self._loop.time() - self.following.follower.lag().seconds
             self.following = None
+        if self._nominated.is_set():
+            # It came when this node was elected already, or failed, and is not meant for when it follows again.
+            self._nominated.clear()
+            self._answer(self._nomination)
 
     async def _until_elected(self, following: FollowingGroup) -> int:
         """Stand for election whenever this node is nominated; the epoch that it leads in the end."""
@@ -286,8 +281,7 @@ class GroupMember:
             await asyncio.wait((term, hand_over), return_when=asyncio.FIRST_COMPLETED)
             self.step_downs += 1
             if hand_over.done() and not term.done():
-                request = hand_over.result()
-                await leading.hand_over(request.to)
+                await leading.hand_over(hand_over.result())
             else:
                 ended = await term
                 log.warning("steps down", group=self.context.group, epoch=epoch, reason=ended.reason)

@@ -206,6 +206,33 @@ async def test_a_node_that_cannot_keep_its_own_promise_does_not_stand_again_at_o
     assert life.member.leading is None
 
 
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_nomination_of_a_node_that_is_elected_already_is_answered_and_makes_no_later_election(
+    life: Life, *, fails: bool
+) -> None:
+    """By the time that it follows again the supervisor has long turned to others."""
+    may_lead = asyncio.Event()
+
+    async def bring_up_slowly() -> frozenset[int]:
+        await may_lead.wait()
+        if fails:
+            raise FULL_DISK
+        return frozenset()
+
+    life.bring_up.side_effect = bring_up_slowly
+    await life.follow()
+    life.member.nominate(1)
+    await until(lambda: life.bring_up.called)
+    life.member.nominate(2)
+    may_lead.set()
+    life.term.set_result(TermEnded("no majority of the voters was heard"))
+    await until(lambda: life.followings == 2 and life.member.following is not None)
+    assert life.member.report().answered == 2
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (life.member.candidacy.won, life.followings) == (1, 2)
+
+
 async def test_a_nominee_asks_the_primary_at_once_whether_it_still_leads(life: Life) -> None:
     """Its stream may have ended without a reason, and the answer frees its vote."""
     await life.follow()
