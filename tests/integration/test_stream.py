@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ import pytest
 from agent_core.errors import Unavailable
 from agent_core.log.record import RecordKind
 from agent_core.log.retention import StandbyNeed
+from agent_core.log.segment import Segment, SegmentHeader
 from agent_core.position import START, Position
 from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
@@ -63,6 +65,32 @@ async def test_a_standby_that_was_away_goes_on_from_its_own_end(wire: Wire, tmp_
     standby.start()
     await until(lambda: same(primary, standby))
     assert primary.streams.counters.record_bytes - before == primary.log.bytes_after(6)
+
+
+async def test_the_event_loop_goes_on_while_a_standby_begins_a_segment_of_its_log(
+    wire: Wire, tmp_path: Path
+) -> None:
+    """That syncs the one before, allocates a file and syncs its directory."""
+    primary, stub = await wire.primary(tmp_path / "a")
+    standby = wire.standby(tmp_path / "b", stub)
+    await until(lambda: same(primary, standby))
+    begins, may_begin = threading.Event(), threading.Event()
+    went_on: list[bool] = []
+    begin_segment = standby.log._begin_segment
+
+    def begin_slowly(header: SegmentHeader, *, file_bytes: int, origin: int) -> Segment:
+        begins.set()
+        went_on.append(may_begin.wait(2))
+        return begin_segment(header, file_bytes=file_bytes, origin=origin)
+
+    standby.log._begin_segment = begin_slowly  # type: ignore[method-assign]  # a slow disk
+    for _ in range(25):
+        primary.append([noise(50_000)])
+    await until(begins.is_set)
+    may_begin.set()
+    await until(lambda: same(primary, standby))
+    assert went_on == [True]
+    assert content(standby.log) == content(primary.log)
 
 
 async def test_an_idle_stream_carries_heartbeats(wire: Wire, tmp_path: Path) -> None:
