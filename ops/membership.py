@@ -19,6 +19,7 @@ import structlog
 
 from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.position import Position
+from agent_core.rpc_errors import end_if_cancelled
 from agent_core.uninterrupted import to_its_end
 from ops.candidacy import Candidacy
 from ops.following import FollowingGroup
@@ -209,6 +210,8 @@ class GroupMember:
                 self.failure = str(error) if known else f"{type(error).__name__}: {error}"
                 self._unable_until = self._loop.time() + TROUBLE_SECONDS
                 log.exception("group failed", group=self.context.group)
+                # It may have failed to close its shards as the node stops: then there is no next time.
+                end_if_cancelled()
             finally:
                 self.sealed_epoch = 0
                 self._settled.set()

@@ -233,6 +233,18 @@ async def test_a_nomination_of_a_node_that_is_elected_already_is_answered_and_ma
     assert (life.member.candidacy.won, life.followings) == (1, 2)
 
 
+@pytest.mark.parametrize("leads", [True, False])
+async def test_a_node_that_stops_does_so_although_its_shards_cannot_be_closed(life: Life, *, leads: bool) -> None:
+    """It would follow again for ever, and only a kill would end its process."""
+    await (life.lead() if leads else life.follow())
+    life.leading.drain = AsyncMock()
+    closes = life.leading.stop if leads else life.stop_following
+    closes.side_effect = [FULL_DISK, None]
+    async with asyncio.timeout(2):
+        await life.member.stop(0.0)
+    assert (life.followings, life.member.following, life.member.leading) == (1, None, None)
+
+
 async def test_a_nominee_asks_the_primary_at_once_whether_it_still_leads(life: Life) -> None:
     """Its stream may have ended without a reason, and the answer frees its vote."""
     await life.follow()
