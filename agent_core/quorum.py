@@ -80,6 +80,14 @@ class CommitTracker:
         self.committed_lsn = candidate
         return True
 
+    def goes_on_from(self, node: str, lsn: int) -> None:
+        """Take note that `node` holds nothing past `lsn` any more, whatever it told before.
+
+        What it holds up to there it must tell itself: its log may hold more than it acknowledges.
+        """
+        if lsn < self._durable.get(node, 0):
+            self._durable[node] = lsn
+
     def safe_lsn(self, mode: Acknowledgement) -> int:
         """The lsn up to which writes count as acknowledged under `mode`."""
         match mode:

@@ -241,6 +241,7 @@ class LeadingGroup:
             voters=voters,
             committed=lambda: tracker.committed_lsn,
             on_durable=self._durable,
+            on_hello=tracker.goes_on_from,
             on_heard=self._heard,
             on_fenced=self._fenced,
             traces=None if self._traces is None else self._traces.sent,

@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from agent_core.errors import HeadwaterError, Unavailable
 from agent_core.position import Position
+from agent_core.rpc_errors import end_if_cancelled
+from agent_core.uninterrupted import to_its_end
 from ops.candidacy import Candidacy
 from ops.following import FollowingGroup
 from ops.group_context import GroupContext
@@ -37,14 +38,6 @@ SETTLE_SECONDS = 1.0
 """How long a standby that says hello to a node on its way to lead waits for that, instead of being refused."""
 TROUBLE_SECONDS = 30.0
 """How long a node that its disk, or any other error, kept from leading does not stand for election."""
-
-
-@dataclass(frozen=True, slots=True)
-class HandOverRequest:
-    """The supervisor asks this primary to step down in favour of `to`."""
-
-    number: int
-    to: str
 
 
 class GroupMember:
@@ -88,8 +81,8 @@ class GroupMember:
         self._loop = asyncio.get_running_loop()
         self._nominated = asyncio.Event()
         self._nomination = 0
-        self._hand_over: asyncio.Future[HandOverRequest] | None = None
-        self._followed_at = self._loop.time()
+        self._hand_over: asyncio.Future[str] | None = None
+        self._current_until = self._loop.time()
         self._answered = 0
         self.sealed_epoch = 0
         self._settled = asyncio.Event()
@@ -128,7 +121,7 @@ class GroupMember:
         if self._hand_over is None or self._hand_over.done():
             self._answer(number)
         else:
-            self._hand_over.set_result(HandOverRequest(number, to))
+            self._hand_over.set_result(to)
 
     def report(self) -> GroupReport:
         """What the supervisor shall know."""
@@ -155,14 +148,16 @@ class GroupMember:
 
     @property
     def age_seconds(self) -> float:
-        """How old what this node has of the group is: the lag of a standby, a primary's time without its lease."""
-        if self.leading is not None:
-            led_until = max(self.leading.lease.valid_until(), self.leading.began_at)
-            return max(0.0, self._loop.time() - led_until)
+        """How old what this node has of the group is: the lag of a standby, a primary's time without its lease.
+
+        Between roles it goes on from what it was when the last one ended.
+        """
         if self.following is not None:
-            self._followed_at = self._loop.time()
             return self.following.follower.lag().seconds
-        return self._loop.time() - self._followed_at
+        current_until = self._current_until
+        if self.leading is not None and self.sealed_epoch:
+            current_until = _current_until(self.leading)
+        return max(0.0, self._loop.time() - current_until)
 
     def not_ready(self) -> Iterator[str]:
         """Why the group is not served from here as it should be, as far as that is not its role's own matter."""
@@ -215,6 +210,8 @@ class GroupMember:
                 self.failure = str(error) if known else f"{type(error).__name__}: {error}"
                 self._unable_until = self._loop.time() + TROUBLE_SECONDS
                 log.exception("group failed", group=self.context.group)
+                # It may have failed to close its shards as the node stops: then there is no next time.
+                end_if_cancelled()
             finally:
                 self.sealed_epoch = 0
                 self._settled.set()
@@ -228,17 +225,27 @@ class GroupMember:
         following = await FollowingGroup.start(self.context, contained=written)
         self.following, self.failure = following, None
         closing = contextlib.AsyncExitStack()
-        closing.push_async_callback(following.stop)
+        # To its end: once that has begun nobody else closes it, and the term that does may end meanwhile.
+        closing.push_async_callback(lambda: to_its_end(following.stop()))
         self._on_news()
         try:
             epoch = await self._until_elected(following)
             unlogged = await following.shards.bring_up()
-            self.following = None
+            self._follows_no_more()
             # The shards stay open until they are open for writing too: whoever closes one last must checkpoint it.
             await self._lead(epoch, unlogged, closing.aclose)
         finally:
-            self.following = None
+            self._follows_no_more()
             await closing.aclose()
+
+    def _follows_no_more(self) -> None:
+        if self.following is not None:
+            self._current_until = self._loop.time() - self.following.follower.lag().seconds
+            self.following = None
+        if self._nominated.is_set():
+            # It came when this node was elected already, or failed, and is not meant for when it follows again.
+            self._nominated.clear()
+            self._answer(self._nomination)
 
     async def _until_elected(self, following: FollowingGroup) -> int:
         """Stand for election whenever this node is nominated; the epoch that it leads in the end."""
@@ -277,8 +284,7 @@ class GroupMember:
             await asyncio.wait((term, hand_over), return_when=asyncio.FIRST_COMPLETED)
             self.step_downs += 1
             if hand_over.done() and not term.done():
-                request = hand_over.result()
-                await leading.hand_over(request.to)
+                await leading.hand_over(hand_over.result())
             else:
                 ended = await term
                 log.warning("steps down", group=self.context.group, epoch=epoch, reason=ended.reason)
@@ -286,6 +292,8 @@ class GroupMember:
                     self._unable_until = self._loop.time() + TROUBLE_SECONDS
         finally:
             self.sealed_epoch = 0
+            # A lease that would last longer is given up with the term.
+            self._current_until = min(self._loop.time(), _current_until(leading))
             term.cancel()
             await asyncio.gather(term, return_exceptions=True)
             # Nobody reads under its own lease any more, so that binds its vote no longer. Its successor need not
@@ -304,3 +312,8 @@ class GroupMember:
     def _answer(self, number: int) -> None:
         self._answered = number
         self._on_news()
+
+
+def _current_until(leading: LeadingGroup) -> float:
+    """The moment up to which what a primary has is the newest that there is; infinity for a single voter."""
+    return max(leading.lease.valid_until(), leading.began_at)

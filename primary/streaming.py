@@ -129,6 +129,7 @@ class StandbyStreams:
         voters: Iterable[str],
         committed: Callable[[], int],
         on_durable: Callable[[str, int], None],
+        on_hello: Callable[[str, int], None],
         on_heard: Callable[[str, float], None] = lambda _node, _sent_at: None,
         on_fenced: Callable[[int], None],
         traces: Callable[[str, int, int], list[pb.TracedRecord]] | None = None,
@@ -143,6 +144,8 @@ class StandbyStreams:
             voters: The group's voters; each is shown from the start, so that one that never came is seen.
             committed: The committed lsn at this moment.
             on_durable: Told a node and its durable lsn whenever a standby reports progress.
+            on_hello: Told a node and the lsn after which its log goes on, 0 when that begins anew: it holds no more
+                what it reported past that.
             on_heard: Told a node and the moment, on the loop's clock, at which the newest message was sent that
                 it has heard.
             on_fenced: Told a promised epoch above this one: this primary is deposed.
@@ -154,6 +157,7 @@ class StandbyStreams:
         self._log = log
         self._committed = committed
         self._on_durable = on_durable
+        self._on_hello = on_hello
         self._on_heard = on_heard
         self._on_fenced = on_fenced
         self._traces = traces
@@ -329,6 +333,8 @@ class StandbyStreams:
             progress.become_resyncing(greeting.position.lsn, now)
         else:
             progress.become_streaming(greeting.position.lsn, now)
+        # At once: the first report comes later, and during a resync of all shards there is none.
+        self._on_hello(progress.node, 0 if greeting.resync_required else greeting.position.lsn)
         log.info(
             "standby said hello",
             group=self._identity.group,

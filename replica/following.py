@@ -26,6 +26,7 @@ from agent_core.routing import ShardLayout
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.rpc_errors import end_if_cancelled, from_rpc_error
 from agent_core.stream import to_message
+from agent_core.uninterrupted import to_its_end
 from replica.incoming import (
     Call,
     FollowedShards,
@@ -166,29 +167,33 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled; whatever fails is tried again."""
         self._voter.on_raised(self._fence)
+        log_thread = ThreadPoolExecutor(1, thread_name_prefix=f"log-group-{self._group}")
         try:
-            await self._follow_for_ever()
+            await self._follow_for_ever(log_thread)
         finally:
             self._voter.off_raised(self._fence)
+            # Nothing touches the log once this returns, and until then the event loop goes on. An election waits
+            # for it, so asyncio's own threads are not asked: checkpoints and resyncs may occupy them.
+            at_rest = log_thread.submit(lambda: None)
+            log_thread.shutdown(wait=False)
+            await to_its_end(asyncio.wrap_future(at_rest))
 
-    async def _follow_for_ever(self) -> None:
-        # Leaving the block waits for what is being written: nothing touches the log once this returns.
-        with ThreadPoolExecutor(1, thread_name_prefix=f"log-group-{self._group}") as log_thread:
-            while True:
-                try:
-                    await self._follow_once(log_thread)
-                except Exception as error:
-                    end_if_cancelled()
-                    if not isinstance(error, HeadwaterError | OSError):
-                        log.exception("following failed", group=self._group)
-                    self._note(error)
-                try:
-                    async with asyncio.timeout(self._backoff.next_delay()):
-                        await self._try_now.wait()
-                except TimeoutError:
-                    continue
-                finally:
-                    self._try_now.clear()
+    async def _follow_for_ever(self, log_thread: Executor) -> None:
+        while True:
+            try:
+                await self._follow_once(log_thread)
+            except Exception as error:
+                end_if_cancelled()
+                if not isinstance(error, HeadwaterError | OSError):
+                    log.exception("following failed", group=self._group)
+                self._note(error)
+            try:
+                async with asyncio.timeout(self._backoff.next_delay()):
+                    await self._try_now.wait()
+            except TimeoutError:
+                continue
+            finally:
+                self._try_now.clear()
 
     def _note(self, error: Exception) -> None:
         """Take down why the stream ended."""

@@ -33,7 +33,10 @@ Call = grpc.aio.StreamStreamCall[pb.FromStandby, pb.FromPrimary]
 Result = TypeVar("Result")
 
 IN_PLACE_BYTES = 4 * MESSAGE_BYTES
-"""A larger record is checked and written on the log's thread, so that the event loop goes on meanwhile."""
+"""A larger record is checked and written on the log's thread, so that the event loop goes on meanwhile.
+
+So is what begins a segment of the log, which waits for the disk.
+"""
 
 SILENT_TICKS = 4
 """In how many steps silence is counted."""
@@ -239,12 +242,12 @@ class IncomingStream:
         if accepted.block:
             # Before the append: what is in the log may be acknowledged at any moment.
             self._shards.expect_resets(accepted.resets)
-            append = partial(self._log.append, accepted.block, verify=False)
-            if len(accepted.block) > IN_PLACE_BYTES:
-                await self._on_log_thread(append)
-            else:
+            append, size = partial(self._log.append, accepted.block, verify=False), len(accepted.block)
+            if size <= IN_PLACE_BYTES and self._log.has_room(size):
                 append()
-            self._counters.record_bytes += len(accepted.block)
+            else:
+                await self._on_log_thread(append)
+            self._counters.record_bytes += size
             self._news.set()
         if accepted.heard is not None:
             self._voter.watch.heard(self._loop.time())

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent_core.errors import Unavailable
 from agent_core.position import Position
 from replica.resync_needs import ResyncNeeds
 
@@ -26,13 +27,20 @@ class ResyncOrders:
         self._needs = needs
         self._orders: dict[int, asyncio.Future[Resynced]] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._closed = False
 
     def on_ordered(self, listener: Callable[[], None]) -> None:
         """Call `listener` with each new order."""
         self._listeners.append(listener)
 
     async def place(self, shard: int) -> Resynced:
-        """Order the resync of a shard, or join whoever did, and wait for it; giving up calls nothing off."""
+        """Order the resync of a shard, or join whoever did, and wait for it; giving up calls nothing off.
+
+        Raises:
+            Unavailable: Nothing is resynced here any more.
+        """
+        if self._closed:
+            raise _not_resynced()
         if shard not in self._orders:
             self._orders[shard] = asyncio.get_running_loop().create_future()
             self._needs.order(shard)
@@ -47,7 +55,14 @@ class ResyncOrders:
         if order is not None:
             order.set_result(resynced)
 
-    def cancel(self) -> None:
-        """Nothing will be resynced any more."""
+    def close(self) -> None:
+        """Nothing will be resynced any more: whoever waits, or orders yet, is told so."""
+        self._closed = True
         for order in self._orders.values():
-            order.cancel()
+            order.set_exception(_not_resynced())
+            order.exception()  # looked at, so that it is not reported as forgotten where nobody waits any more
+        self._orders.clear()
+
+
+def _not_resynced() -> Unavailable:
+    return Unavailable("this node no longer follows the group; the shard was not resynced")

@@ -155,7 +155,7 @@ class StandbyGroup:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._orders.cancel()
+        self._orders.close()
         await self._checkpoints.close()
         await self._thread.close()
 
@@ -295,6 +295,9 @@ class StandbyGroup:
 
         Until its resync nothing is acknowledged, and readers see the old state. Who stops waiting does not call it
         off.
+
+        Raises:
+            Unavailable: The group was closed before; the shard was not resynced.
         """
         return await self._orders.place(shard)
 

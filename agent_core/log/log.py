@@ -159,6 +159,13 @@ class ReplicationLog:
         """Bytes of the records after `lsn`; of all that are held when `lsn` lies before them."""
         return self._contents.bytes_after(lsn)
 
+    def has_room(self, count: int) -> bool:
+        """Whether `append` would only write `count` bytes; else it begins a segment first, and waits for the disk.
+
+        For whoever appends to ask: nobody else makes the room less.
+        """
+        return self._contents.last_segment.has_room(count)
+
     def append(self, block: bytes, *, verify: bool = True) -> None:
         """Write whole records behind the last; they are durable only after `sync`.
 

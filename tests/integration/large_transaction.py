@@ -137,6 +137,7 @@ async def lead(directory: Path, size: int) -> None:
         voters=tracker.voters,
         committed=lambda: tracker.committed_lsn,
         on_durable=durable,
+        on_hello=tracker.goes_on_from,
         on_fenced=lambda _epoch: None,
     )
     server = grpc.aio.server(options=server_options())

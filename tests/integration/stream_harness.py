@@ -89,6 +89,7 @@ class PrimarySide(StreamOnly):
             voters=VOTERS,
             committed=lambda: self.tracker.committed_lsn,
             on_durable=self._durable,
+            on_hello=self.tracker.goes_on_from,
             on_heard=on_heard,
             on_fenced=self.fenced_by.append,
             heartbeats=heartbeats,

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,7 +12,9 @@ import pytest
 from agent_core.errors import Unavailable
 from agent_core.log.record import RecordKind
 from agent_core.log.retention import StandbyNeed
+from agent_core.log.segment import Segment, SegmentHeader
 from agent_core.position import START, Position
+from agent_core.quorum import Acknowledgement
 from agent_core.routing import ShardLayout
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.stream import to_message
@@ -62,6 +65,32 @@ async def test_a_standby_that_was_away_goes_on_from_its_own_end(wire: Wire, tmp_
     standby.start()
     await until(lambda: same(primary, standby))
     assert primary.streams.counters.record_bytes - before == primary.log.bytes_after(6)
+
+
+async def test_the_event_loop_goes_on_while_a_standby_begins_a_segment_of_its_log(
+    wire: Wire, tmp_path: Path
+) -> None:
+    """That syncs the one before, allocates a file and syncs its directory."""
+    primary, stub = await wire.primary(tmp_path / "a")
+    standby = wire.standby(tmp_path / "b", stub)
+    await until(lambda: same(primary, standby))
+    begins, may_begin = threading.Event(), threading.Event()
+    went_on: list[bool] = []
+    begin_segment = standby.log._begin_segment
+
+    def begin_slowly(header: SegmentHeader, *, file_bytes: int, origin: int) -> Segment:
+        begins.set()
+        went_on.append(may_begin.wait(2))
+        return begin_segment(header, file_bytes=file_bytes, origin=origin)
+
+    standby.log._begin_segment = begin_slowly  # type: ignore[method-assign]  # a slow disk
+    for _ in range(25):
+        primary.append([noise(50_000)])
+    await until(begins.is_set)
+    may_begin.set()
+    await until(lambda: same(primary, standby))
+    assert went_on == [True]
+    assert content(standby.log) == content(primary.log)
 
 
 async def test_an_idle_stream_carries_heartbeats(wire: Wire, tmp_path: Path) -> None:
@@ -220,6 +249,39 @@ async def test_a_standby_that_the_log_no_longer_reaches_is_told_to_resync(wire: 
     primary.append([noise(900)])
     await until(lambda: same(primary, standby))
     assert standby.log.base == committed
+
+
+@pytest.mark.parametrize("reached", [True, False])
+async def test_what_a_standby_told_before_its_disk_was_replaced_counts_no_more_from_its_hello_on(
+    wire: Wire, tmp_path: Path, *, reached: bool
+) -> None:
+    """It reports nothing before it has fetched something, and nothing at all during a whole resync."""
+    primary, stub = await wire.primary(tmp_path / "a", segment_bytes=10_000)
+    standby = wire.standby(tmp_path / "b", stub)
+    last_lsn = primary.append([noise(900)] * 40)
+    await until(lambda: same(primary, standby) and primary.tracker.committed_lsn == last_lsn)
+    primary.tracker.durable("third", last_lsn)
+    assert primary.tracker.safe_lsn(Acknowledgement.ALL) == last_lsn
+    await standby.stop()
+    if not reached:
+        primary.append([noise(900)])
+        primary.log.drop_through(30)
+    call = stub.Stream()
+    layout = primary.streams._identity.layout
+    hello = pb.Hello(
+        cluster_id=CLUSTER,
+        node_id="standby",
+        group=0,
+        shard_count=layout.shard_count,
+        shard_group_count=layout.shard_group_count,
+    )
+    await call.write(pb.FromStandby(hello=hello))
+    welcome = await call.read()
+    assert isinstance(welcome, pb.FromPrimary)
+    assert welcome.welcome.resync_required is not reached
+    assert primary.tracker.safe_lsn(Acknowledgement.ALL) == 0
+    assert primary.tracker.committed_lsn == last_lsn
+    call.cancel()
 
 
 async def test_the_log_is_held_for_a_standby_that_resyncs(wire: Wire, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class SimulatedLeading:
             Identity("simulated", ShardLayout(1, 1), GROUP, node.name, epoch),
             committed=lambda: self._tracker.committed_lsn if self._tracker is not None else 0,
             on_durable=self.durable,
+            on_hello=self._goes_on_from,
             on_heard=self._heard,
             on_fenced=self._fenced,
         )
@@ -310,6 +311,10 @@ class SimulatedLeading:
             return
         self.durable(self.node.name, self.log.durable_lsn)
         self._write()
+
+    def _goes_on_from(self, name: str, lsn: int) -> None:
+        if self._tracker is not None:
+            self._tracker.goes_on_from(name, lsn)
 
     def durable(self, name: str, lsn: int) -> None:
         """A node holds the log durably up to `lsn`: release what that makes safe."""

@@ -36,6 +36,7 @@ class SimulatedStreams:
         *,
         committed: Callable[[], int],
         on_durable: Callable[[str, int], None],
+        on_hello: Callable[[str, int], None],
         on_heard: Callable[[str, float], None],
         on_fenced: Callable[[int], None],
     ) -> None:
@@ -46,6 +47,7 @@ class SimulatedStreams:
         self._log = node.disk.log
         self._committed = committed
         self._on_durable = on_durable
+        self._on_hello = on_hello
         self._on_heard = on_heard
         self._on_fenced = on_fenced
         self._streams: dict[str, Stream] = {}
@@ -94,6 +96,7 @@ class SimulatedStreams:
             progress.become_resyncing(greeting.position.lsn, node.clock())
         else:
             progress.become_streaming(greeting.position.lsn, node.clock())
+        self._on_hello(name, 0 if greeting.resync_required else greeting.position.lsn)
         stream.send(node, "welcome", welcome)
         self._pump(name)
 

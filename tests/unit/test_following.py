@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,16 +32,16 @@ PRIMARY = "node-1"
 LEASE_SECONDS = 3600.0
 
 
-@asynccontextmanager
-async def following(
+@contextmanager
+def follower_in(
     directory: Path, connect: Callable[[str], Any], *, presume: Callable[[bool], str] = lambda _misled: PRIMARY
-) -> AsyncIterator[Follower]:
+) -> Iterator[Follower]:
     log = ReplicationLog.open(directory / "log", cluster_id=CLUSTER, group=0, segment_bytes=1 << 20)
     promises = PromiseFile(directory / "promise", cluster_id=CLUSTER, group=0)
     voter = Voter(
         promises, node_id="standby", cluster_id=CLUSTER, group=0, last=lambda: log.last, lease_seconds=LEASE_SECONDS
     )
-    follower = Follower(
+    yield Follower(
         node_id="standby",
         cluster_id=CLUSTER,
         layout=LAYOUT,
@@ -53,14 +54,19 @@ async def following(
         settings=FollowerSettings(silence_seconds=3600, longest_delay_seconds=0.01),
         chance=random.Random(1),
     )
-    task = asyncio.create_task(follower.run())
-    try:
-        yield follower
-    finally:
-        task.cancel()
-        await asyncio.wait([task], timeout=5)
-        assert task.done(), "following did not end when it was cancelled"
-        log.close()
+    log.close()
+
+
+@asynccontextmanager
+async def following(directory: Path, connect: Callable[[str], Any], **options: Any) -> AsyncIterator[Follower]:
+    with follower_in(directory, connect, **options) as follower:
+        task = asyncio.create_task(follower.run())
+        try:
+            yield follower
+        finally:
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+            assert task.done(), "following did not end when it was cancelled"
 
 
 class Silent:
@@ -105,6 +111,33 @@ async def test_following_ends_when_it_is_cancelled_although_grpc_forgets_that(tm
     async with following(tmp_path, lambda _node: cast("Any", forgetful)):
         await until(lambda: forgetful.hellos == 1)
     assert forgetful.hellos == 1
+
+
+async def test_the_event_loop_goes_on_while_the_end_of_following_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An election pauses following while the log is being synced, which takes as long as the disk does."""
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def sync_slowly(_log: ReplicationLog) -> None:
+        begun.set()
+        may_end.wait(2)
+        ended.set()
+
+    monkeypatch.setattr(ReplicationLog, "sync", sync_slowly)
+    with follower_in(tmp_path, lambda _node: cast("Any", Silent())) as follower:
+        task = asyncio.create_task(follower.run())
+        await until(begun.is_set)
+        for _ in range(3):
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not ended.is_set(), "the event loop has waited for the disk"
+            assert not task.done(), "whoever waits for it would not be alone with the log"
+        may_end.set()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+        assert ended.is_set()
 
 
 class Primary:

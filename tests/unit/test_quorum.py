@@ -40,6 +40,27 @@ def test_each_mode_has_its_own_measure() -> None:
     assert [tracker.safe_lsn(mode) for mode in Acknowledgement] == [9, 7, 2]
 
 
+def test_what_a_voter_turns_out_not_to_hold_any_more_counts_no_longer_and_what_is_committed_stays() -> None:
+    """Its disk was replaced; a record that it alone held with the primary would be lost with the primary."""
+    tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    for node, lsn in (("a", 5), ("b", 9), ("c", 6)):
+        tracker.durable(node, lsn)
+    assert (tracker.committed_lsn, tracker.safe_lsn(Acknowledgement.ALL)) == (6, 5)
+    tracker.goes_on_from("b", 3)
+    assert not tracker.durable("a", 9)
+    assert (tracker.committed_lsn, tracker.safe_lsn(Acknowledgement.ALL)) == (6, 3)
+
+
+def test_where_a_voters_log_goes_on_claims_nothing_for_it() -> None:
+    """Behind a reset it acknowledges less than its log holds."""
+    tracker = CommitTracker("a", VOTERS, opening_lsn=1)
+    tracker.durable("b", 2)
+    tracker.goes_on_from("b", 9)
+    tracker.goes_on_from("c", 9)
+    assert tracker.durable("a", 9)
+    assert (tracker.committed_lsn, tracker.safe_lsn(Acknowledgement.ALL)) == (2, 0)
+
+
 @given(st.lists(st.tuples(st.sampled_from(sorted(VOTERS)), st.integers(0, 100)), max_size=40))
 def test_what_is_committed_was_held_by_a_majority_at_once_and_never_goes_back(
     reports: list[tuple[str, int]],

@@ -1,9 +1,11 @@
 """A standby's shards of one group, with real SQLite files, a real log and a real resync, without a network."""
 
 import asyncio
+import gc
 import os
 import threading
 from dataclasses import replace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -405,6 +407,32 @@ async def test_whoever_stops_waiting_for_an_ordered_resync_does_not_call_it_off(
         async with asyncio.timeout(0.01):
             await group.order_resync(SHARD)
     assert SHARD in group.unfit_shards()
+
+
+async def test_whoever_waits_for_an_ordered_resync_is_told_that_its_node_follows_no_more(standby: Standby) -> None:
+    """One that orders it just after that too. A bare cancellation would end an operator's call without a word."""
+    group = await standby.open()
+    order = asyncio.create_task(group.order_resync(SHARD))
+    await until(group.unfit_shards)
+    await standby.close()
+    for ordered in (order, group.order_resync(SHARD)):
+        with pytest.raises(Unavailable, match="no longer follows the group; the shard was not resynced"):
+            async with asyncio.timeout(2):
+                await ordered
+
+
+async def test_that_nobody_waits_any_more_for_a_resync_that_will_not_come_is_no_error(standby: Standby) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    group = await standby.open()
+    order = asyncio.create_task(group.order_resync(SHARD))
+    await until(group.unfit_shards)
+    order.cancel()
+    await asyncio.wait([order])
+    await standby.close()
+    del group
+    gc.collect()
+    assert reported == []
 
 
 async def test_what_a_resync_brings_is_told_as_committed_once_it_is(

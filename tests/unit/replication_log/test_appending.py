@@ -15,6 +15,7 @@ from agent_core.log.segment import HEADER_BYTES
 from agent_core.position import START, EpochStart, EpochTable, Position
 from tests.unit.log_harness import (
     CODEC,
+    RECORD_BYTES,
     SMALL_SEGMENT,
     block,
     content,
@@ -122,6 +123,20 @@ def test_a_full_segment_is_followed_by_another_named_by_its_first_lsn(
 ) -> None:
     assert [path.name for path in segment_files(directory)] == [f"{lsn:020d}.log" for lsn in (1, 5, 9)]
     assert {path.stat().st_size for path in segment_files(directory)} == {SMALL_SEGMENT}
+
+
+def test_a_log_has_room_for_what_its_last_segment_takes(directory: Path) -> None:
+    log = open_log(directory, segment_bytes=SMALL_SEGMENT)
+    assert log.has_room(4 * RECORD_BYTES)
+    assert not log.has_room(4 * RECORD_BYTES + 1)
+    log.append(block(1, 3))
+    assert log.has_room(RECORD_BYTES)
+    log.append(block(4, 4))
+    assert not log.has_room(RECORD_BYTES)
+    assert len(segment_files(directory)) == 1
+    log.append(block(5, 5))
+    assert log.has_room(3 * RECORD_BYTES)
+    assert len(segment_files(directory)) == 2
 
 
 def test_a_segment_is_durable_before_the_next_one_begins(directory: Path) -> None:
