@@ -10,6 +10,7 @@
     ├── WriteFailed             the shard refused the transaction; nothing was written
     ├── OutcomeUnknown          written here, not known to be safe; the same idempotency key may be retried
     ├── PositionNotReached      min_position was not applied within the wait
+    ├── PositionLost            the position lies in a history that a fail-over has undone
     ├── TooStale                the node's state stayed older than max_staleness allows
     ├── PositionCompacted       the log no longer holds the records after the asked position
     ├── QueryRefused            SQL that is not a plain read

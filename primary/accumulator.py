@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from primary.group_database import Transaction
-from primary.mutation import Append, Mutation, SessionMutation
+from primary.mutation import Append, Mutation, SessionMutation, Transaction
 
 
 @dataclass(frozen=True, slots=True)

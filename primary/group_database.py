@@ -35,7 +35,7 @@ from agent_core.position import START, Position
 from agent_core.routing import ShardLayout
 from primary.capture import CapturedTransaction, WalCapture
 from primary.entry_rows import insert_entries
-from primary.mutation import Append, Creation, Mutation
+from primary.mutation import Append, Creation, Mutation, Transaction
 from primary.workspace.document_changes import DocumentChanges
 
 logger = structlog.get_logger(__name__)
@@ -47,17 +47,7 @@ INSERT_SESSION = (
 
 
 @dataclass(slots=True)
-class Transaction:
-    """The mutations of one shard that commit together, and what became of them."""
-
-    shard: int
-    mutations: Sequence[Mutation]
-    position: Position = START
-    error: Exception | None = None
-
-
-@dataclass(slots=True)
-class Written:
+class BatchOutcome:
     """What one batch came to.
 
     Attributes:
@@ -134,7 +124,6 @@ class GroupDatabase:
 
         Raises:
             DatabaseError: A shard cannot be opened.
-            ShardDamaged: A shard belongs to another place than its name says.
         """
         database = cls(log, group, epoch, checkpoint_bytes, layout.workspace_shard, _last_lsn=log.last.lsn)
         try:
@@ -146,7 +135,7 @@ class GroupDatabase:
             raise
         return database
 
-    def write(self, transactions: list[Transaction], on_logged: Callable[[], None]) -> Written:
+    def write(self, transactions: list[Transaction], on_logged: Callable[[], None]) -> BatchOutcome:
         """Commit a batch, log it, and make it durable.
 
         A transaction that SQLite refuses is rolled back and carries its error; the others stand. `on_logged`
@@ -155,14 +144,14 @@ class GroupDatabase:
         Raises:
             ShardDamaged: What SQLite committed cannot be read back from the WAL. The group must stop.
         """
-        written = Written(transactions)
+        written = BatchOutcome(transactions)
         self._unlogged += self._commit_all(written)
         self._log(written, on_logged)
         return written
 
-    def log_again(self, on_logged: Callable[[], None]) -> Written:
+    def log_again(self, on_logged: Callable[[], None]) -> BatchOutcome:
         """Try once more to log what the log refused, for example on a full disk."""
-        written = Written([])
+        written = BatchOutcome([])
         self._log(written, on_logged)
         return written
 
@@ -205,7 +194,7 @@ class GroupDatabase:
             state.capture.close()
             state.connection.close()
 
-    def _commit_all(self, written: Written) -> bytes:
+    def _commit_all(self, written: BatchOutcome) -> bytes:
         """Commit a batch's transactions; the records of those that SQLite took, back to back."""
         now = _now_ms()
         records = []
@@ -286,7 +275,7 @@ class GroupDatabase:
             )
         )
 
-    def _log(self, written: Written, on_logged: Callable[[], None]) -> None:
+    def _log(self, written: BatchOutcome, on_logged: Callable[[], None]) -> None:
         try:
             if self._unlogged:
                 self.log.append(self._unlogged, verify=False)

@@ -6,6 +6,7 @@ on the event loop; the writer thread reads it and fills in what only SQLite know
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -169,3 +170,13 @@ class Append(SessionMutation):
         self.payload = payload
         self.created_at_ms = created_at_ms
         self.idempotency_key = idempotency_key
+
+
+@dataclass(slots=True)
+class Transaction:
+    """The mutations of one shard that commit together, and what became of them."""
+
+    shard: int
+    mutations: Sequence[Mutation]
+    position: Position = START
+    error: Exception | None = None

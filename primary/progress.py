@@ -90,7 +90,7 @@ class StandbyProgress:
         self.durable_lsn = self.applied_lsn = 0
 
     def become_gone(self, now: float) -> None:
-        """Its stream ended, or the resync took too long."""
+        """Its stream ended."""
         self._become(StandbyState.GONE, now)
 
     def may_send(self, size: int) -> bool:

@@ -84,9 +84,7 @@ class SessionRegistry:
         self.succession = Succession()
         self._writers: dict[int, GroupWriter] = {}
         self._leases: dict[int, Lease] = {}
-        self.arrivals = Arrivals(
-            loader, self.residency, lambda session_id: self._group_of(session_id) in self._writers
-        )
+        self.arrivals = Arrivals(loader, self.residency, self._serves)
         self._news: dict[str, set[News]] = {}
         self.repeated_appends = 0
 

@@ -1,4 +1,4 @@
-"""Which sessions a primary keeps in memory, and which it lets go. Pure: times are told, in seconds of one clock.
+"""Which sessions a primary keeps in memory, and which it lets go. Times are told, in seconds of one clock.
 
 An actor stays until nobody has used it for a while, or until all of them together take more memory than they may:
 then the longest unused go, at once when another one comes up. What they knew is in their shards. One with a write

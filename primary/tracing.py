@@ -13,8 +13,7 @@ from agent_core.errors import HeadwaterError
 from agent_core.position import START, Position
 from agent_core.rpc import replication_pb2 as pb
 from agent_core.tracing import MAX_OPEN_SPANS, Span, Tracer, is_sampled
-from primary.group_database import Transaction
-from primary.mutation import OutcomeSink
+from primary.mutation import OutcomeSink, Transaction
 
 MAX_TRACES_PER_MESSAGE = 32
 

@@ -23,8 +23,8 @@ from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
 from agent_core.position import START, Position
 from agent_core.quorum import Acknowledgement, CommitTracker
 from primary.accumulator import Accumulator, BatchLimits
-from primary.group_database import GroupDatabase, Transaction, Written
-from primary.mutation import Append, Mutation, Waiter
+from primary.group_database import BatchOutcome, GroupDatabase
+from primary.mutation import Append, Mutation, Transaction, Waiter
 from primary.pace import BatchPace
 from primary.queue_room import QueueRoom
 
@@ -81,11 +81,7 @@ class GroupWriter:
     Attributes:
         failure: Why the writer has stopped for good; None while it works.
         trouble: Why the last transaction or log write failed; None once one has worked again.
-        on_logged: Called, on the loop, when the log has grown and may be streamed.
-        on_released: Called for each mutation that becomes visible, before its callers hear of it.
-        on_committed: Called with the committed lsn when it rises.
-        on_visible: Called with the position up to which readers may see, when it rises.
-        on_batch: Called with each batch before it is written.
+        counters: For metrics.
     """
 
     def __init__(
@@ -100,6 +96,18 @@ class GroupWriter:
         on_visible: Callable[[Position], None],
         on_batch: Callable[[list[Transaction]], None] | None = None,
     ) -> None:
+        """Write on `thread`; nothing begins before `start`.
+
+        Args:
+            thread: Has the group's shards and its log.
+            tracker: Counts what the voters hold.
+            settings: What an operator chose.
+            on_logged: Called, on the loop, when the log has grown and may be streamed.
+            on_released: Called for each mutation that becomes visible, before its callers hear of it.
+            on_committed: Called with the committed lsn when it rises.
+            on_visible: Called with the position up to which readers may see, when it rises.
+            on_batch: Called with each batch before it is written.
+        """
         self._thread = thread
         self._tracker = tracker
         self._settings = settings
@@ -149,14 +157,14 @@ class GroupWriter:
         return len(self._accumulator)
 
     @property
-    def unreleased(self) -> int:
-        """Transactions that are written and not visible yet."""
-        return len(self._unreleased)
-
-    @property
     def queued_bytes(self) -> int:
         """Their bytes."""
         return self._accumulator.size_bytes
+
+    @property
+    def unreleased(self) -> int:
+        """Transactions that are written and not visible yet."""
+        return len(self._unreleased)
 
     @property
     def unreleased_bytes(self) -> int:
@@ -346,7 +354,7 @@ class GroupWriter:
         if written.checkpoint_due:
             self._checkpoints.begin()
 
-    def _take_note(self, written: Written) -> None:
+    def _take_note(self, written: BatchOutcome) -> None:
         counters = self.counters
         counters.batches += 1
         counters.wal_bytes += written.wal_bytes

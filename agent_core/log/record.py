@@ -39,9 +39,9 @@ from agent_core.position import Position
 
 MAGIC = b"HWR1"
 MAX_FRAMES_BYTES = 1 << 30
+"""The largest transaction that a record can carry, in bytes of frames."""
 COMPRESSION_LEVEL = -3
 """Of zstd: against its level 1 less than half the time, for a quarter more bytes of transcripts."""
-"""The largest transaction that a record can carry, in bytes of frames."""
 
 _CHECKED_FROM = 8
 _CHECKED_AT_ONCE = 1 << 20

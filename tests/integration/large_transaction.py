@@ -31,8 +31,8 @@ from agent_core.rpc.session_pb2 import Session
 from agent_core.transport import NODE_CHANNEL_OPTIONS, close_channel, server_options, stop_server
 from primary.actor import SessionActor
 from primary.greeting import Identity
-from primary.group_database import GroupDatabase, Transaction
-from primary.mutation import Append, Creation, Waiter
+from primary.group_database import GroupDatabase
+from primary.mutation import Append, Creation, Transaction, Waiter
 from primary.streaming import StandbyStreams
 from replica.following import Follower
 from replica.incoming import FollowerSettings
