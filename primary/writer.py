@@ -1,15 +1,15 @@
 """The group writer: from queued mutations to acknowledged ones.
 
 One batch is in the hands of the writing thread at a time; the next one gathers meanwhile and starts while the
-last one waits for its quorum, up to a bound in bytes and transactions. What is written waits here, in order,
-until the acknowledgement rules release it: then memory, subscribers and callers hear of it.
+last one waits for its quorum, up to a bound in bytes and transactions. What is written waits, in order, until the
+acknowledgement rules release it (`primary/release_queue.py`): then memory, subscribers and callers hear of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +20,14 @@ from agent_core.database.checkpointer import Checkpointer
 from agent_core.database.thread import DatabaseThread
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Overloaded, Unavailable, WriteFailed
 from agent_core.histogram import BATCH_SIZES, LATENCY_SECONDS, Histogram
-from agent_core.position import START, Position
+from agent_core.position import Position
 from agent_core.quorum import Acknowledgement, CommitTracker
 from primary.accumulator import Accumulator, BatchLimits
 from primary.group_database import BatchOutcome, GroupDatabase
 from primary.mutation import Append, Mutation, Transaction, Waiter
 from primary.pace import BatchPace
 from primary.queue_room import QueueRoom
+from primary.release_queue import ReleaseQueue
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +112,6 @@ class GroupWriter:
         self._thread = thread
         self._tracker = tracker
         self._settings = settings
-        self._on_released = on_released
         self._on_committed = on_committed
         self._on_visible = on_visible
         self._on_batch = on_batch
@@ -121,11 +121,9 @@ class GroupWriter:
         self._visible_mode = Acknowledgement.LOCAL if local else Acknowledgement.QUORUM
         self._visible_lsn = 0
         self._accumulator = Accumulator(settings.limits)
-        self._unreleased: deque[Transaction] = deque()
-        self._unreleased_bytes = 0
-        self._awaiting: dict[Acknowledgement, deque[Mutation]] = {
-            mode: deque() for mode in Acknowledgement if mode is not self._visible_mode
-        }
+        self._release_queue = ReleaseQueue(
+            tracker, self._visible_mode, on_visible=on_released, on_acknowledged=self._acknowledged
+        )
         self._pace = BatchPace()
         self._checkpoints = Checkpointer(
             self.database.shards,
@@ -164,12 +162,12 @@ class GroupWriter:
     @property
     def unreleased(self) -> int:
         """Transactions that are written and not visible yet."""
-        return len(self._unreleased)
+        return self._release_queue.unreleased
 
     @property
     def unreleased_bytes(self) -> int:
         """Bytes of the mutations that are written and not visible yet."""
-        return self._unreleased_bytes
+        return self._release_queue.unreleased_bytes
 
     @property
     def full(self) -> bool:
@@ -221,7 +219,7 @@ class GroupWriter:
             return
         mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
         if not self.queued:
-            self._pace.first_queued(idle=not self._writing and not self._unreleased)
+            self._pace.first_queued(idle=not self._writing and not self.unreleased)
         self._accumulator.add(mutation)
         self._room.changed()
         self._may_expire.set()
@@ -229,15 +227,10 @@ class GroupWriter:
 
     def join(self, mutation: Mutation, waiter: Waiter) -> None:
         """Tell one more caller of a mutation that was made before, once it is as safe as this caller asks."""
-        mutation.waiters.append(waiter)
         if not mutation.expires_at:
             mutation.expires_at = self._loop.time() + self._settings.acknowledgement_timeout_seconds
-        if mutation.position == START:
-            return  # It is looked at once it is written.
-        if mutation.position.lsn <= self._tracker.safe_lsn(waiter.acknowledgement):
-            self._acknowledge(mutation, waiter.acknowledgement)
-        else:
-            self._await(mutation, waiter.acknowledgement)
+        self._release_queue.join(mutation, waiter)
+        self._may_expire.set()
 
     def durable(self, node: str, lsn: int) -> None:
         """A node holds the log durably up to `lsn`: release what that makes safe."""
@@ -249,17 +242,7 @@ class GroupWriter:
         if visible_lsn > self._visible_lsn:
             self._visible_lsn = visible_lsn
             self._on_visible(Position(self.database.epoch, visible_lsn))
-        released = bool(self._unreleased) and self._unreleased[0].position.lsn <= visible_lsn
-        while self._unreleased and self._unreleased[0].position.lsn <= visible_lsn:
-            for mutation in self._unreleased.popleft().mutations:
-                self._unreleased_bytes -= mutation.size_bytes
-                self._on_released(mutation)
-                self._acknowledge(mutation, self._visible_mode)
-        for mode, awaiting in self._awaiting.items():
-            safe_lsn = self._tracker.safe_lsn(mode) if awaiting else 0
-            while awaiting and awaiting[0].position.lsn <= safe_lsn:
-                self._acknowledge(awaiting.popleft(), mode)
-        if released:
+        if self._release_queue.release():
             self._wake.set()
         if not self._busy:
             self._drained.set()
@@ -295,13 +278,13 @@ class GroupWriter:
     @property
     def _busy(self) -> bool:
         """Whether something is queued, in the hands of the writing thread, or written and not visible yet."""
-        return bool(self.queued or self._writing or self._unreleased)
+        return bool(self.queued or self._writing or self.unreleased)
 
     @property
     def _ahead(self) -> bool:
         return (
-            len(self._unreleased) >= self._settings.uncommitted_transactions
-            or self._unreleased_bytes >= self._settings.uncommitted_bytes
+            self.unreleased >= self._settings.uncommitted_transactions
+            or self.unreleased_bytes >= self._settings.uncommitted_bytes
         )
 
     async def _until_failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -367,12 +350,7 @@ class GroupWriter:
                 self._refused(transaction)
                 continue
             counters.transactions += 1
-            self._unreleased.append(transaction)
-            for mutation in transaction.mutations:
-                mutation.position = transaction.position
-                self._unreleased_bytes += mutation.size_bytes
-                for waiter in mutation.waiters:
-                    self._await(mutation, waiter.acknowledgement)
+            self._release_queue.add(transaction)
 
     def _refused(self, transaction: Transaction) -> None:
         self.trouble = f"shard {transaction.shard} refused a transaction: {transaction.error}"
@@ -391,17 +369,10 @@ class GroupWriter:
             mutation.actor.withdraw(mutation)
         self._fail(mutation, error)
 
-    def _await(self, mutation: Mutation, mode: Acknowledgement) -> None:
-        """Keep a written mutation until it is safe under `mode`; until it is visible it is kept anyway."""
-        if mode is not self._visible_mode:
-            self._awaiting[mode].append(mutation)
-            self._may_expire.set()
-
-    def _acknowledge(self, mutation: Mutation, mode: Acknowledgement) -> None:
-        if mutation.acknowledge(mode):
-            self.counters.acknowledged[mode] += 1
-            submitted_at = mutation.expires_at - self._settings.acknowledgement_timeout_seconds
-            self.counters.append_seconds.observe(self._loop.time() - submitted_at)
+    def _acknowledged(self, mutation: Mutation, mode: Acknowledgement) -> None:
+        self.counters.acknowledged[mode] += 1
+        submitted_at = mutation.expires_at - self._settings.acknowledgement_timeout_seconds
+        self.counters.append_seconds.observe(self._loop.time() - submitted_at)
 
     def _fail(self, mutation: Mutation, error: HeadwaterError) -> None:
         if mutation.waiters:
@@ -410,7 +381,7 @@ class GroupWriter:
 
     async def _expire(self) -> None:
         while True:
-            if not self._busy and not any(self._awaiting.values()):
+            if not self._busy and not self._release_queue:
                 self._may_expire.clear()
             await self._may_expire.wait()
             await asyncio.sleep(EXPIRY_TICK_SECONDS)
@@ -428,13 +399,7 @@ class GroupWriter:
                 "not acknowledged by "
                 f"{self._settings.acknowledgement_timeout_seconds:g} s; retry with the same idempotency key"
             )
-            for transaction in self._unreleased:
-                if transaction.mutations[-1].expires_at > now:
-                    break
-                self._answer_unknown(transaction.mutations, unknown)
-            for awaiting in self._awaiting.values():
-                while awaiting and awaiting[0].expires_at <= now:
-                    self._answer_unknown([awaiting.popleft()], unknown)
+            self._answer_unknown(self._release_queue.expired(now), unknown)
 
     def _answer_unknown(self, mutations: Iterable[Mutation], error: OutcomeUnknown) -> None:
         for mutation in mutations:
@@ -444,9 +409,6 @@ class GroupWriter:
         for mutation in self._accumulator.take_all():
             self._withdraw(mutation, Unavailable(f"{reason}; nothing was written"))
         unknown = OutcomeUnknown(f"{reason}; retry with the same idempotency key")
-        for transaction in self._unreleased:
-            self._answer_unknown(transaction.mutations, unknown)
-        for awaiting in self._awaiting.values():
-            self._answer_unknown(awaiting, unknown)
+        self._answer_unknown(self._release_queue.waiting(), unknown)
         self._room.open()
         self._drained.set()
