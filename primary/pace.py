@@ -7,7 +7,7 @@ BATCH_MUTATIONS = 16
 BATCH_SPACING_SECONDS = 0.010
 """So long after the last batch a small one begins: of a thousand appends a second, ten in a batch.
 
-Where a client and three nodes share two cores, 5 ms take a third more processor time and answer nobody sooner.
+Where a client and three nodes share two cores, 5 ms take an eighth more processor time and answer nobody sooner.
 """
 
 
