@@ -8,7 +8,9 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,7 @@ from agent_core.database.build import PAGE_SIZE
 from agent_core.database.schema import FOLD_AFTER, shard_path
 from agent_core.errors import HeadwaterError, OutcomeUnknown, Unavailable, WriteFailed
 from agent_core.routing import ShardLayout
+from ops.cluster_files import ClusterPlan
 from ops.local_cluster import LocalCluster
 from tests.integration import breakable_node
 from tests.integration.breakable_node import LOSE_SYNC, LOSE_THREAD, LOSE_WAL
@@ -104,6 +107,43 @@ async def test_a_damaged_shard_of_a_running_node_shows_in_its_health_and_metrics
             assert (await client.append(sound, "message", {"text": "goes on"})).seq == 1
 
 
+@dataclass
+class Breakable:
+    """A node that a signal breaks, and a client of it."""
+
+    cluster: LocalCluster
+    client: Client
+    http: httpx.AsyncClient
+
+    async def breaks(self, fault: signal.Signals) -> None:
+        """Break it, and append until that shows."""
+        pid = self.cluster.pid("node-1")
+        assert pid is not None
+        os.kill(pid, fault)
+        with pytest.raises((OutcomeUnknown, Unavailable)):
+            for number in range(100):  # some may come before the signal
+                await self.client.append("a", "message", {"number": number})
+
+    async def leads(self) -> bool:
+        groups = (await self.http.get("/v1/cluster")).json()["groups"]
+        return [group["role"] for group in groups] == ["primary"]
+
+
+@asynccontextmanager
+async def breakable(directory: Path, plan: ClusterPlan) -> AsyncIterator[Breakable]:
+    """It has taken an append to session a."""
+    cluster = LocalCluster(directory, plan, command=(sys.executable, "-P", breakable_node.__file__))
+    address = cluster.address("node-1")
+    async with (
+        cluster,
+        Client(address.grpc_address, timeout_seconds=2) as client,
+        httpx.AsyncClient(base_url=f"http://{address.http_address}") as http,
+    ):
+        await client.create_session(session_id="a")
+        assert (await client.append("a", "message", {"text": "before"})).seq == 1
+        yield Breakable(cluster, client, http)
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -114,58 +154,34 @@ async def test_a_damaged_shard_of_a_running_node_shows_in_its_health_and_metrics
 async def test_a_writer_that_has_stopped_for_good_shows_in_its_nodes_health_and_metrics(
     tmp_path: Path, fault: signal.Signals, says: str
 ) -> None:
-    command = (sys.executable, "-P", breakable_node.__file__)
-    async with LocalCluster(tmp_path, PATIENT, command=command) as cluster, httpx.AsyncClient() as http:
-        node = cluster.address("node-1")
-        pid = cluster.pid("node-1")
-        assert pid is not None
-        async with Client(node.grpc_address, timeout_seconds=2) as client:
-            await client.create_session(session_id="a")
-            assert (await client.append("a", "message", {"text": "before"})).seq == 1
-            os.kill(pid, fault)
-            with pytest.raises((OutcomeUnknown, Unavailable)):
-                for number in range(100):  # some may come before the signal
-                    await client.append("a", "message", {"number": number})
-            for path in ("/healthz", "/readyz"):
-                answer = await http.get(f"http://{node.http_address}{path}")
-                assert answer.status_code == 503
-                assert says in answer.json()["reasons"][0]
-            metrics = (await http.get(f"http://{node.http_address}/metrics")).text
-            assert 'headwater_writer_failed{group="0"} 1.0' in metrics
-            assert re.search(r'headwater_append_failures_total{group="0",reason="outcome_unknown"} [1-9]', metrics)
+    async with breakable(tmp_path, PATIENT) as node:
+        await node.breaks(fault)
+        for path in ("/healthz", "/readyz"):
+            answer = await node.http.get(path)
+            assert answer.status_code == 503
+            assert says in answer.json()["reasons"][0]
+        metrics = (await node.http.get("/metrics")).text
+        assert 'headwater_writer_failed{group="0"} 1.0' in metrics
+        assert re.search(r'headwater_append_failures_total{group="0",reason="outcome_unknown"} [1-9]', metrics)
 
 
 async def test_a_node_whose_log_could_not_be_made_durable_is_not_alive_until_it_is_started_again(
     tmp_path: Path,
 ) -> None:
-    command = (sys.executable, "-P", breakable_node.__file__)
-    async with LocalCluster(tmp_path, PLAN, command=command) as cluster, httpx.AsyncClient() as http:
-        node = cluster.address("node-1")
-        pid = cluster.pid("node-1")
-        assert pid is not None
+    async with breakable(tmp_path, PLAN) as node:
 
-        async def leads() -> bool:
-            (group,) = (await http.get(f"http://{node.http_address}/v1/cluster")).json()["groups"] or [{"role": ""}]
-            return bool(group["role"] == "primary")
+        async def has_stepped_down() -> bool:
+            return not await node.leads()
 
-        async def follows() -> bool:
-            return not await leads()
-
-        async with Client(node.grpc_address, timeout_seconds=2) as client:
-            await client.create_session(session_id="a")
-            assert (await client.append("a", "message", {"text": "before"})).seq == 1
-            os.kill(pid, LOSE_SYNC)
-            with pytest.raises((OutcomeUnknown, Unavailable)):
-                for number in range(100):  # some may come before the signal
-                    await client.append("a", "message", {"number": number})
-            await until(follows)
-            answer = await http.get(f"http://{node.http_address}/healthz")
-            assert answer.status_code == 503
-            assert "could not be made durable" in answer.json()["reasons"][0]
-            await cluster.restart("node-1")
-            await until(leads)
-            assert (await http.get(f"http://{node.http_address}/healthz")).status_code == 200
-            await client.append("a", "message", {"text": "after"})
+        await node.breaks(LOSE_SYNC)
+        await until(has_stepped_down)
+        answer = await node.http.get("/healthz")
+        assert answer.status_code == 503
+        assert "could not be made durable" in answer.json()["reasons"][0]
+        await node.cluster.restart("node-1")
+        await until(node.leads)
+        assert (await node.http.get("/healthz")).status_code == 200
+        await node.client.append("a", "message", {"text": "after"})
 
 
 async def test_a_damaged_shard_fails_its_own_writes_and_no_others(tmp_path: Path) -> None:

@@ -105,9 +105,7 @@ async def test_what_follows_an_append_of_unknown_outcome_is_refused_until_that_c
 
 
 async def test_what_waits_for_room_does_not_take_that_of_a_refused_append_before_it(tmp_path: Path) -> None:
-    settings = WriterSettings(
-        acknowledgement_timeout_seconds=0.4, uncommitted_transactions=1, limits=BatchLimits(queue_mutations=3)
-    )
+    settings = WriterSettings(uncommitted_transactions=1, limits=BatchLimits(queue_mutations=3))
     async with primary(tmp_path, voters=("node-1", "node-2", "node-3"), settings=settings) as node:
         for session_id in ("a", "b"):
             created = asyncio.create_task(node.create(session_id))
@@ -120,10 +118,12 @@ async def test_what_waits_for_room_does_not_take_that_of_a_refused_append_before
         answered = asyncio.create_task(stream.answered(2))
         stream.send((1, "a", b'"one"'))
         await until(lambda: node.writer.queued == 1)
-        await asyncio.sleep(0.2)  # the first of the queue expires alone, while the others have time left
         node.submit("b", "fills the queue")
         node.submit("b", "to its end")
         stream.send((2, "a", b'"two"'))
+        await until(lambda: stream.appends_read == 2)
+        # The first of the queue has waited for long enough; the others have time left.
+        node.writer._accumulator._waiting[0].expires_at = 0.0
         await answered
         assert [stream.results[number].error_code for number in (1, 2)] == ["overloaded", "unavailable"]
 
