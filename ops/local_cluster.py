@@ -279,7 +279,9 @@ class LocalCluster:
             if (reason := _why_taken(address)) is not None
         ]
         if taken:
-            raise LocalClusterError("\n  ".join([*taken, "stop what uses them, or choose another base port"]))
+            raise LocalClusterError(
+                "\n  ".join([*taken, "stop what uses them; `headwater up` can take others: --base-port"])
+            )
 
     def _node_process(self, node_id: str, command: Sequence[str]) -> NodeProcess:
         folder = node_directory(self.directory, node_id)

@@ -22,7 +22,7 @@ from ops.cli.status import status_view
 from ops.cli.up import overview
 from ops.dashboard.process import DashboardFailed
 from ops.demo import DemoProgress, run_demo
-from ops.local_cluster import LocalCluster
+from ops.local_cluster import LocalCluster, LocalClusterError
 from ops.node_status import ask
 
 REFRESH_SECONDS = 0.5
@@ -44,7 +44,7 @@ def demo(seconds: float | None, data: Path | None) -> None:
     """
     try:
         run(_demo(seconds, data))
-    except DashboardFailed as error:
+    except (DashboardFailed, LocalClusterError) as error:
         raise click.ClickException(plain(str(error))) from error
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import sys
 from pathlib import Path
 
 import httpx
@@ -47,6 +49,20 @@ async def test_the_demo_names_its_dashboard_and_every_nodes_endpoints_and_ends_w
         assert LAST_LINE.fullmatch(lines[-1])
         with pytest.raises(httpx.ConnectError):
             await http.get(address)
+
+
+async def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (node, *_) = LocalCluster(tmp_path, ClusterPlan(base_port=0)).addresses
+    host, _, port = node.http_address.partition(":")
+    with socket.create_server((host, int(port))):
+        done = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "ops.cli.main", "demo", "--seconds", "1", "--data", str(tmp_path)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, told = await asyncio.wait_for(done.communicate(), ENDS_WITHIN_SECONDS)
+    assert done.returncode == 1
+    assert re.match(rf"Error: node-1 cannot listen on {host}:{port}: .+\n  stop what uses them;", told.decode())
 
 
 async def test_a_terminal_shows_load_lag_and_positions_until_ctrl_c_and_then_the_comparison(tmp_path: Path) -> None:
