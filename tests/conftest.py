@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import ops  # noqa: F401 - sets how gRPC works, as in the product, before a test imports gRPC
+
 # How long an example takes says nothing about the code where other work runs beside it.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -1,4 +1,4 @@
-"""A process that speaks gRPC starts others."""
+"""What is set before gRPC is imported: a process that speaks gRPC starts others, and waits in few threads."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ def test_grpc_does_not_take_part_in_starting_a_process() -> None:
     )
     assert done.stdout.split() == ["0"] * 20
     assert "fork" not in done.stderr
+
+
+def test_grpc_knows_the_experiments_that_are_switched_off() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS_PROCESSES], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "experiment" not in done.stderr
