@@ -26,6 +26,7 @@ from ops.benchmarks.failover import FailoverPlan, measure_failover
 from ops.benchmarks.figures import Figures, Progress, lines_of
 from ops.benchmarks.lag import LagPlan, measure_lag
 from ops.benchmarks.length import LengthPlan, measure_length
+from ops.benchmarks.machine import Machine
 from ops.benchmarks.memory import MemoryPlan, measure_memory
 from ops.benchmarks.network import enter_namespaces, why_no_namespaces
 from ops.benchmarks.read import ReadPlan, measure_reading
@@ -80,6 +81,9 @@ def bench() -> None:
 
     Figures are medians over the runs; the lowest and highest stand beside them under `..._spread`, what each run
     gave under `..._all`. Each goal is told as met or missed. What is being done is told on standard error.
+
+    Under `machine` stands how long a fixed piece of work took on each processor before and after, in milliseconds:
+    figures of two days are comparable where that is the same.
 
     Example: headwater bench append --writers 64 --json
     """
@@ -313,11 +317,13 @@ def failover(runs: int, writers: int, idle_seconds: float, *, as_json: bool) -> 
 def measure(measurement: Measurement, *, as_json: bool) -> None:
     """Run one benchmark in a directory of its own, tell on standard error what it does, and print its figures."""
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory, progress_shown() as show:
+        machine = Machine()
         try:
             figures = asyncio.run(measurement(Path(directory), progress=show))
         except (HeadwaterError, LocalClusterError) as error:
             raise click.ClickException(str(error)) from error
-    report({"benchmark": click.get_current_context().info_name, **figures}, as_json=as_json)
+    named = {"benchmark": click.get_current_context().info_name, "machine": machine.figures()}
+    report({**named, **figures}, as_json=as_json)
 
 
 @contextmanager

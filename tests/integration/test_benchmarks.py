@@ -23,6 +23,7 @@ def run(*arguments: str) -> dict[str, Any]:
     assert done.stderr, "it says what it does"
     figures: dict[str, Any] = json.loads(done.stdout)
     assert figures["benchmark"] == arguments[0]
+    assert len(figures["machine"]["work_ms_before"]) == len(figures["machine"]["work_ms_after"]) > 0
     return figures
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from agent_core.rpc.administration_pb2 import GroupStatus, StandbyStatus, Status
 from ops.benchmarks.affinity import Cores
 from ops.benchmarks.figures import Goal, judged, median_interval, over_runs, percentile
 from ops.benchmarks.load import payloads, until
+from ops.benchmarks.machine import Machine
 from ops.benchmarks.network import Network, why_no_namespaces
 from ops.benchmarks.node_metrics import parse
 from ops.benchmarks.resync import AHEAD_BY, diverge
@@ -77,6 +79,21 @@ def test_the_primary_never_shares_a_core_with_a_standby_that_is_read_from_where_
     cores = Cores.of_this_machine()
     assert [set(part) for part in (cores.primary, cores.standby, cores.readers, cores.rest)] == list(sides)
     assert cores.apart is (len(allowed) > 1)
+
+
+def test_a_piece_of_work_is_timed_on_the_same_processors_before_and_after() -> None:
+    allowed = os.sched_getaffinity(0)
+    machine = Machine()
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        figures = machine.figures()
+        assert os.sched_getaffinity(0) == {min(allowed)}, "what the benchmark chose stays"
+    finally:
+        os.sched_setaffinity(0, allowed)
+    for times in (figures["work_ms_before"], figures["work_ms_after"]):
+        assert isinstance(times, list)
+        assert len(times) == len(allowed)
+        assert min(times) > 0
 
 
 @pytest.mark.parametrize(("share", "value"), [(0, 1), (0.5, 3), (0.99, 5), (1, 5)])
