@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,8 +24,12 @@ from agent_core.control.machine import Outcome, Refused
 from agent_core.errors import ChangeRefused, HeadwaterError, OutcomeUnknown, Unavailable
 from ops.control.raft_member import DEFAULT_TIMING, RaftMember, RaftTiming, RaftView
 
-_TURN_SECONDS = 0.05
-"""How long one wait for messages may take: the grain of all timeouts."""
+_TURN_SECONDS = (0.03, 0.07)
+"""How long one wait for messages may take: the grain of all timeouts.
+
+Drawn anew for each: members that lost their leader in the same moment would go on looking at their timeouts in the
+same moments, and stand against each other whenever both had run out since the last one.
+"""
 _PROPOSAL_SECONDS = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -138,11 +143,11 @@ class ReplicatedMap:
     def _drive(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._member.turn(_TURN_SECONDS)
+                self._member.turn(random.uniform(*_TURN_SECONDS))  # noqa: S311 - nobody gains by guessing it
             except Exception:
                 # One connection's trouble or a full disk: the member is of use again when it has passed.
                 _logger.exception("a turn of Raft failed")
-                time.sleep(_TURN_SECONDS)
+                time.sleep(_TURN_SECONDS[0])
         self._member.close()
 
     def _observe(self) -> None:

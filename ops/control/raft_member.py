@@ -38,8 +38,13 @@ socket.inet_ntop = _socket.inet_ntop
 JOURNAL_FILE = "journal"
 DUMP_FILE = "dump"
 
+CONNECTION_SECONDS = 2.0
+"""A connection over which nothing was heard for this long is given up."""
 _CONNECT_SECONDS = 1.0
 _QUEUED_COMMANDS = 256
+
+_NOTHING = {"type": "nothing"}
+"""A message of which pysyncobj takes no notice but that the connection is alive."""
 
 _LEADER = 2
 """pysyncobj's number for the state; its class of them is private."""
@@ -223,7 +228,24 @@ class _Node(TCPNode):  # type: ignore[misc] # pysyncobj has no types
 
 
 class _Transport(TCPTransport):  # type: ignore[misc] # pysyncobj has no types
-    """pysyncobj's transport, mended where a partition or a stranger would harm it."""
+    """pysyncobj's transport, mended where silence, a partition or a stranger would harm it."""
+
+    _speaks_at = 0.0
+
+    def _onTick(self) -> None:  # noqa: N802 - pysyncobj's name
+        """Let every member hear this one often enough that their connection does not count as dead.
+
+        Members that follow have nothing to say to each other until their leader dies. Their connection would be
+        given up at the first word then, the word itself with it: a request for votes, which nobody repeats before
+        the next election.
+        """
+        super()._onTick()
+        now = time.monotonic()
+        if now >= self._speaks_at:
+            self._speaks_at = now + CONNECTION_SECONDS / 4
+            for node in self._nodes:
+                if self._syncObj.isNodeConnected(node):
+                    self.send(node, _NOTHING)
 
     def _connectIfNecessarySingle(self, node: TCPNode) -> bool:  # noqa: N802 - pysyncobj's name
         """Give up a connection attempt in time: the kernel would go on for two minutes, ever more rarely."""
@@ -269,7 +291,7 @@ def _open(
         raftMinTimeout=least,
         raftMaxTimeout=most,
         leaderFallbackTimeout=2 * most,
-        connectionTimeout=max(2.0, most),
+        connectionTimeout=max(CONNECTION_SECONDS, most),
         connectionRetryTime=0.2,
         commandsQueueSize=_QUEUED_COMMANDS,
         commandsWaitLeader=False,

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pysyncobj.node import TCPNode
+from pysyncobj.transport import TCPTransport
 
 from agent_core.control import commands
 from agent_core.control.cluster_map import EMPTY, ClusterMap, Member
 from agent_core.control.commands import Form, RecordPrimary, SetDraining
 from agent_core.errors import ChangeRefused, LogDamaged, OutcomeUnknown, Unavailable
+from ops.control import raft_member
 from ops.control.raft import ReplicatedMap
 from ops.control.raft_journal import JournalEntry, check_journal
 from ops.control.raft_member import DUMP_FILE, JOURNAL_FILE, RaftTiming
@@ -388,6 +391,25 @@ def test_a_journal_that_no_run_of_raft_wrote_is_told_from_others(
 
 def test_looking_at_addresses_works_still_with_pysyncobj_imported() -> None:
     assert socket.inet_ntop(socket.AF_INET, b"\x7f\x00\x00\x01") == "127.0.0.1"
+
+
+async def test_members_that_have_nothing_to_say_hear_each_other_before_their_connection_counts_as_dead(
+    members: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: set[tuple[str, str]] = set()
+    received = raft_member._Transport._onMessageReceived
+
+    def hear(transport: TCPTransport, node: TCPNode, message: object) -> None:
+        heard.add((transport._selfNode.address, node.address))
+        received(transport, node, message)
+
+    monkeypatch.setattr(raft_member._Transport, "_onMessageReceived", hear)
+    async with running(members, tmp_path) as maps:
+        await until(lambda: all(one.leader is not None and len(one.reached) == 2 for one in maps.values()))
+        one, other = (members[name] for name in maps if name != maps["node-1"].leader)
+        # The votes are counted: from now on the two that do not lead have no news for each other.
+        heard.clear()
+        await until(lambda: {(one, other), (other, one)} <= heard, seconds=raft_member.CONNECTION_SECONDS)
 
 
 async def test_a_connection_attempt_that_nobody_answers_is_begun_anew(tmp_path: Path) -> None:
