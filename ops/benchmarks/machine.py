@@ -1,7 +1,7 @@
-"""What stood behind the figures: how fast the machine was beside them, and how its Python was built.
+"""What stood behind the figures: how fast Python was on this machine beside them.
 
-On shared processors a piece of work takes half as long again in one minute as in the next, and a Python that was
-built without optimisation is slower by a fifth; figures of two days or machines say little without both.
+On shared processors a piece of work takes half as long again in one minute as in the next, and an interpreter
+that was built without optimisation is slower by a fifth: figures of two days or machines say little without that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import sysconfig
 import time
 
 from ops.benchmarks.figures import Figures
@@ -29,7 +28,6 @@ class Machine:
         """The interpreter, and how long the work took on each processor before and after, in milliseconds."""
         return {
             "python": platform.python_version(),
-            "python_optimized": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
             "work_ms_before": self._before,
             "work_ms_after": self._work_ms(),
         }

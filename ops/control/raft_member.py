@@ -64,7 +64,7 @@ class RaftTiming:
     """How often the Raft leader is heard, and when it is missed.
 
     The defaults were chosen by measurement: three members on one machine with two cores use 0.8 % of a core each
-    at rest, and a new leader stands 0.4 s (median) to 1.0 s after the old one was killed.
+    at rest, and a new leader stands 0.4 s (median) to 0.5 s after the old one was killed.
 
     Attributes:
         heartbeat_seconds: Between two messages of an idle leader; less than a third of the election timeout.
