@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ops import GRPC_SETTINGS
+
 HEADWATER = (sys.executable, "-m", "ops.cli.main")
 
 
@@ -53,6 +55,18 @@ def test_two_builds_are_compared_in_turns() -> None:
     assert len(figures["ratio_all"]) == 2
     assert figures["appends_per_second_before"] > 0
     assert set(figures["goals"]) == {"ratio"}
+
+
+def test_another_build_has_what_it_sets_for_grpc_itself(tmp_path: Path) -> None:
+    program = tmp_path / "ops" / "cli" / "main.py"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        "import json, os\n"
+        f"rate = sum(name in os.environ for name in {list(GRPC_SETTINGS)}) + 1\n"
+        "print(json.dumps({'appends_per_second': rate, 'p50_ms': 1}))\n"
+    )
+    figures = run("compare", "--before", str(tmp_path), "--writers", "4", "--seconds", "0.5", "--runs", "1")
+    assert figures["appends_per_second_before"] == 1
 
 
 def test_lag_is_measured() -> None:
