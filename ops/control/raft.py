@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,6 +29,8 @@ _TURN_SECONDS = (0.03, 0.07)
 Drawn anew for each: members that lost their leader in the same moment would go on looking at their timeouts in the
 same moments, and stand against each other whenever both had run out since the last one.
 """
+_PAUSE_SECONDS = 0.05
+"""After a turn that failed."""
 _PROPOSAL_SECONDS = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class ReplicatedMap:
             except Exception:
                 # One connection's trouble or a full disk: the member is of use again when it has passed.
                 _logger.exception("a turn of Raft failed")
-                time.sleep(_TURN_SECONDS[0])
+                self._stopping.wait(_PAUSE_SECONDS)
         self._member.close()
 
     def _observe(self) -> None:
