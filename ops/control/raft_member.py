@@ -63,7 +63,7 @@ _NOTHING_DONE = {
 class RaftTiming:
     """How often the Raft leader is heard, and when it is missed.
 
-    The defaults were chosen by measurement: three members on one machine with two cores use 1.0 % of a core each
+    The defaults were chosen by measurement: three members on one machine with two cores use 1.1 % of a core each
     at rest, and a new leader stands 0.4 s (median) to 0.5 s after the old one was killed.
 
     Attributes:
