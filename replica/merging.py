@@ -47,28 +47,35 @@ def merged_pages(records: Sequence[Record], *, shard: int, page_count: int) -> l
     Raises:
         ShardDamaged: The records do not lead from that many pages to a whole shard.
     """
-    what = f"shard {shard}, records {records[0].position} to {records[-1].position}"
+    try:
+        return _checked_pages(records, page_count)
+    except ShardDamaged as error:
+        first, last = records[0].position, records[-1].position
+        raise ShardDamaged(f"shard {shard}, records {first} to {last}: {error}") from error
+
+
+def _checked_pages(records: Sequence[Record], page_count: int) -> list[PageImages]:
     reached = records[-1].page_count
     for record in records:
         if not record.frames or len(record.frames) % FRAME_SIZE:
-            raise ShardDamaged(f"{what}: {len(record.frames)} bytes of frames are no multiple of {FRAME_SIZE}")
+            raise ShardDamaged(f"{len(record.frames)} bytes of frames are no multiple of {FRAME_SIZE}")
     if not 1 <= reached <= MAX_PAGE_COUNT:
-        raise ShardDamaged(f"{what}: page_count is {reached}; allowed are 1 to {MAX_PAGE_COUNT}")
+        raise ShardDamaged(f"page_count is {reached}; allowed are 1 to {MAX_PAGE_COUNT}")
     frames = b"".join([record.frames for record in records])
     pieces = [images.within(reached) for images in images_in_frames(frames)]
     for piece in pieces:
         if 0 in piece.starts or LOCK_PAGE in piece.starts:
-            raise ShardDamaged(f"{what}: page numbers 0 and {LOCK_PAGE} are never written")
+            raise ShardDamaged(f"page numbers 0 and {LOCK_PAGE} are never written")
     if reached > page_count:
-        _check_growth(pieces, page_count, reached, what)
+        _check_growth(pieces, page_count, reached)
     return pieces
 
 
-def _check_growth(pieces: Sequence[PageImages], page_count: int, reached: int, what: str) -> None:
+def _check_growth(pieces: Sequence[PageImages], page_count: int, reached: int) -> None:
     written = sum(len(piece.starts) for piece in pieces)
     numbers = set(chain.from_iterable(piece.starts for piece in pieces)) | {LOCK_PAGE}
     grown = range(page_count + 1, reached + 1)
     if len(grown) > written + 1 or not numbers.issuperset(grown):
         raise ShardDamaged(
-            f"{what}: the shard would grow from {page_count} to {reached} pages, but not every new page is there"
+            f"the shard would grow from {page_count} to {reached} pages, but not every new page is there"
         )

@@ -24,6 +24,7 @@ from agent_core.uninterrupted import to_its_end
 from replica.apply import ShardApplier
 from replica.fitness import is_ahead
 from replica.group_shards import GroupShards, Keeping, Round
+from replica.pace import ApplyPace
 from replica.receiving import Reset
 from replica.reset_patience import ResetPatience
 from replica.resync import Exchange, ReadersAway, ShardResync, nobody_reads
@@ -81,6 +82,8 @@ class StandbyGroup:
             between_writes=lambda shard: thread.run(thread.owned.checkpoint, shard),
         )
         self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._pace = ApplyPace()
         self._wake = asyncio.Event()
         self._patience = ResetPatience(self._needs, on_lost=self._wake.set)
         self._task: asyncio.Task[None] | None = None
@@ -378,6 +381,7 @@ class StandbyGroup:
             self._wake.clear()
             try:
                 while self._may_apply:
+                    await self._rest()
                     await self._apply_round()
                     self.trouble = None
                     backoff.reset()
@@ -392,13 +396,20 @@ class StandbyGroup:
                 await asyncio.sleep(backoff.next_delay())
                 self._wake.set()
 
+    async def _rest(self) -> None:
+        """Let committed records gather for as long as the pace has it."""
+        waiting_bytes = self._log.bytes_after(self.applied.lsn)
+        if (seconds := self._pace.rest_seconds(waiting_bytes, self._loop.time())) > 0:
+            await asyncio.sleep(seconds)
+
     async def _apply_round(self) -> None:
         async with self._lock:
             if not self._may_apply:
                 return  # The log was cut meanwhile, or a resync staged something.
             shards = self._thread.owned
-            staged = self._staged()
+            staged, began = self._staged(), self._loop.time()
             outcome: Round = await self._thread.run(shards.apply, self.applied, self.committed_lsn)
+            self._pace.worked(began, outcome.processor_seconds)
             self.counters.rounds += 1
             for shard in staged.keys() - self._staged().keys() - {outcome.resync_shard}:
                 log.info("staged resync installed", shard=shard, position=str(staged[shard].position))

@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import google_crc32c
 import zstandard
@@ -65,8 +65,7 @@ class RecordKind(IntEnum):
 _KINDS = {int(kind): kind for kind in RecordKind}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record as the rest of the project sees it.
 
     Attributes:
@@ -88,8 +87,7 @@ class Record:
     frames: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(NamedTuple):
     """What a record says about itself, without its frames.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 import orjson
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
@@ -319,7 +319,7 @@ def measure(measurement: Measurement, *, as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as directory, progress_shown() as show:
         machine = Machine()
         try:
-            figures = asyncio.run(measurement(Path(directory), progress=show))
+            figures = uvloop.run(measurement(Path(directory), progress=show))
         except (HeadwaterError, LocalClusterError) as error:
             raise click.ClickException(str(error)) from error
     named = {"benchmark": click.get_current_context().info_name, "machine": machine.figures()}

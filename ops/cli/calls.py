@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
 import grpc.aio
+import uvloop
 from rich.console import Console
 
 from agent_core.client.addresses import check_address
@@ -131,7 +131,7 @@ def open_channel(address: str) -> grpc.aio.Channel:
 def run(work: Coroutine[Any, Any, int]) -> None:
     """Run a command to its end and exit with its code; an error becomes one line."""
     try:
-        code = asyncio.run(work)
+        code = uvloop.run(work)
     except grpc.aio.AioRpcError as error:
         code = _tell(from_rpc_error(error, unanswered=Unavailable))
     except HeadwaterError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import orjson
+import uvloop
 
 from agent_core.cluster import MAX_VOTERS, NodeAddress
 from agent_core.quorum import Acknowledgement
@@ -79,7 +80,7 @@ def up(
     except OSError as error:
         click.echo(f"headwater: {directory} cannot be used: {error.strerror}; name another with --data", err=True)
         context.exit(EXIT_USAGE)
-    context.exit(asyncio.run(run_until_stopped(cluster, as_json=as_json)))
+    context.exit(uvloop.run(run_until_stopped(cluster, as_json=as_json)))
 
 
 async def run_until_stopped(cluster: LocalCluster, *, as_json: bool) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from agent_core.client import Client
@@ -42,7 +41,7 @@ def send_from_a_lower_epoch(record: bytes) -> bytes:
     """As whoever led before would have written it: its checksum holds."""
     codec = RecordCodec()
     decoded, _ = codec.decode(record)
-    return codec.encode(replace(decoded, position=decoded.position._replace(epoch=decoded.position.epoch - 1)))
+    return codec.encode(decoded._replace(position=decoded.position._replace(epoch=decoded.position.epoch - 1)))
 
 
 class Damage:

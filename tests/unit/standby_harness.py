@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 from agent_core.errors import Unavailable
@@ -66,7 +65,7 @@ class Standby:
     def receive(self) -> None:
         """Take over what the primary logged since."""
         for record in self.history.records[self.log.last.lsn :]:
-            self.log.append(CODEC.encode(replace(record, group=GROUP)))
+            self.log.append(CODEC.encode(record._replace(group=GROUP)))
 
     def reset_shard(self) -> int:
         """The primary's shard leaves the log's history: a transaction that no record tells of, and a reset."""

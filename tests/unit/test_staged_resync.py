@@ -1,7 +1,6 @@
 """A resync that the quorum needs brings what is not committed yet: it stays beside the shard until it is."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -92,7 +91,7 @@ async def test_what_another_history_has_overtaken_is_never_installed(standby: St
     await standby.close()
     standby.log.cut_back(Position(1, 3))
     group = await standby.open()
-    record = replace(standby.history.records[3], group=GROUP, position=Position(2, 4))
+    record = standby.history.records[3]._replace(group=GROUP, position=Position(2, 4))
     standby.log.append(CODEC.encode(record))
     group.begin_stream(2)
     group.commit(4)
@@ -124,7 +123,7 @@ async def test_who_holds_what_its_log_does_not_lead_to_does_not_stand_for_electi
     group = await standby.open()
     standby.receive()
     group.begin_stream(2)
-    standby.history.records[-1] = replace(standby.history.records[-1], position=Position(2, 1))
+    standby.history.records[-1] = standby.history.records[-1]._replace(position=Position(2, 1))
     standby.quorum_needs_it = True
     standby.history.commit("UPDATE replication SET epoch = 2", "CREATE TABLE other (a)")
     standby.history.connection.execute("UPDATE replication SET epoch = 2")
@@ -168,7 +167,7 @@ async def test_a_log_begun_anew_tells_no_position_before_every_shard_has_it(stan
     await group.begin_anew(Position(1, 4))
     assert (standby.log.last, group.visible, told) == (Position(1, 4), START, [])
     for record in standby.history.records[4:]:
-        standby.log.append(CODEC.encode(replace(record, group=GROUP)))
+        standby.log.append(CODEC.encode(record._replace(group=GROUP)))
     assert group.acknowledgeable(6) == 6
     await standby.close()
     group = await standby.open()

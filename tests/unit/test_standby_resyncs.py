@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,7 +104,7 @@ async def test_a_log_begun_anew_follows_a_resync_of_every_shard(standby: Standby
     assert (standby.log.base, standby.log.last, group.applied) == (Position(1, 4),) * 3
     assert group.unfit_shards() == {}
     for record in standby.history.records[4:]:
-        standby.log.append(CODEC.encode(replace(record, group=GROUP)))
+        standby.log.append(CODEC.encode(record._replace(group=GROUP)))
     group.commit(6)
     await until(lambda: group.applied == Position(1, 6))
     assert group.appliers[SHARD].transactions_applied == 0

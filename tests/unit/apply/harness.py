@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from agent_core.database.build import open_for_reading
@@ -27,4 +26,4 @@ def rewritten(record: Record, number: int, frame: int = 0) -> Record:
     """The record with another page number on one of its frames."""
     frames = bytearray(record.frames)
     frames[frame * FRAME_SIZE : frame * FRAME_SIZE + 4] = number.to_bytes(4, "big")
-    return replace(record, frames=bytes(frames))
+    return record._replace(frames=bytes(frames))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from agent_core.database.build import open_for_reading
@@ -141,7 +140,7 @@ def test_page_one_says_that_the_file_is_in_wal_mode_whatever_was_sent(
     frames = bytearray(record.frames)
     frames[24 + 18 : 24 + 20] = b"\x01\x01"
     assert int.from_bytes(frames[:4], "big") == 1
-    standby.apply([replace(record, frames=bytes(frames))])
+    standby.apply([record._replace(frames=bytes(frames))])
     assert_identical(standby, history)
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,17 @@ from tests.unit.shard_histories import CLUSTER, SHARD, History, pages_of
 
 HOSTILE: dict[str, Callable[[Record], Record]] = {
     "page 0": lambda record: rewritten(record, 0),
-    "the lock page": lambda record: replace(rewritten(record, LOCK_PAGE), page_count=LOCK_PAGE + 5),
-    "no frames": lambda record: replace(record, frames=b""),
-    "a torn frame": lambda record: replace(record, frames=record.frames[:-1]),
-    "half a frame more": lambda record: replace(record, frames=record.frames + bytes(2000)),
-    "no pages left": lambda record: replace(record, page_count=0),
-    "more pages than allowed": lambda record: replace(record, page_count=MAX_PAGE_COUNT + 1),
-    "growth without pages": lambda record: replace(record, page_count=record.page_count + 1),
-    "growth by far": lambda record: replace(rewritten(record, MAX_PAGE_COUNT), page_count=MAX_PAGE_COUNT),
-    "another shard": lambda record: replace(record, shard=SHARD + 1),
-    "another kind": lambda record: replace(record, kind=RecordKind.RESET),
-    "a lower epoch": lambda record: replace(record, position=Position(0, record.position.lsn)),
+    "the lock page": lambda record: rewritten(record, LOCK_PAGE)._replace(page_count=LOCK_PAGE + 5),
+    "no frames": lambda record: record._replace(frames=b""),
+    "a torn frame": lambda record: record._replace(frames=record.frames[:-1]),
+    "half a frame more": lambda record: record._replace(frames=record.frames + bytes(2000)),
+    "no pages left": lambda record: record._replace(page_count=0),
+    "more pages than allowed": lambda record: record._replace(page_count=MAX_PAGE_COUNT + 1),
+    "growth without pages": lambda record: record._replace(page_count=record.page_count + 1),
+    "growth by far": lambda record: rewritten(record, MAX_PAGE_COUNT)._replace(page_count=MAX_PAGE_COUNT),
+    "another shard": lambda record: record._replace(shard=SHARD + 1),
+    "another kind": lambda record: record._replace(kind=RecordKind.RESET),
+    "a lower epoch": lambda record: record._replace(position=Position(0, record.position.lsn)),
 }
 
 
