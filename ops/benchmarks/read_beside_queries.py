@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -40,25 +40,16 @@ QUERY_SECONDS = 2
 START_SECONDS = 30.0
 AGAIN_SECONDS = 0.05
 """Until a query is asked again that was refused or ran out of time."""
-SAMPLE_EVERY = 5
+SAMPLE_EVERY = 2
 """Of so many appends, one is waited for at the standby."""
 
 
 @dataclass(slots=True)
 class _Round:
-    """What was measured in one round."""
+    """What was measured in one round, in seconds."""
 
     append_seconds: list[float] = field(default_factory=list)
     visible_seconds: list[float] = field(default_factory=list)
-
-    def figures(self) -> dict[str, float]:
-        """Medians and tails in milliseconds."""
-        return {
-            "append_p50_ms": _milliseconds(self.append_seconds, 0.5),
-            "append_p99_ms": _milliseconds(self.append_seconds, 0.99),
-            "visible_p50_ms": _milliseconds(self.visible_seconds, 0.5),
-            "visible_p99_ms": _milliseconds(self.visible_seconds, 0.99),
-        }
 
 
 class _Queries:
@@ -92,7 +83,9 @@ class _Queries:
 
 async def measure_latency_beside_queries(primary: str, standby: str, plan: LoadPlan, progress: Progress) -> Figures:
     """Append latency, and time until an entry is visible on a standby, with and without heavy queries on it."""
-    rounds: dict[str, list[dict[str, float]]] = {"without": [], "with": [], "beside_idle_work": []}
+    without: list[_Round] = []
+    beside_queries: list[_Round] = []
+    beside_idle_work: list[_Round] = []
     async with (
         Client(primary) as client,
         grpc.aio.insecure_channel(standby) as channel,
@@ -101,27 +94,30 @@ async def measure_latency_beside_queries(primary: str, standby: str, plan: LoadP
         sessions = await create_sessions(client, plan.writers)
         queries = _Queries(reader, plan.queries)
 
-        async def append() -> dict[str, float]:
+        async def append() -> _Round:
             measured = _Round()
             await _append_at(client, ReadingStub(channel), sessions, measured, plan)
-            return measured.figures()
+            return measured
 
         await append()
         for number in range(plan.rounds):
             progress("appends without and with heavy queries", 0.5 + 0.3 * number / plan.rounds)
-            rounds["without"].append(await append())
+            without.append(await append())
             async with queries.running():
-                rounds["with"].append(await append())
+                beside_queries.append(await append())
             async with _idle_work(max(1, processors() // 2)):
-                rounds["beside_idle_work"].append(await append())
+                beside_idle_work.append(await append())
     return {
         "appends_per_second": plan.rate,
         "rounds": plan.rounds,
         "heavy_queries": plan.queries,
         "queries_ended": queries.ended,
-        **{kind: _medians(of_kind) for kind, of_kind in rounds.items()},
-        "ratio": _ratios(rounds["with"], rounds["without"]),
-        "ratio_of_idle_work": _ratios(rounds["beside_idle_work"], rounds["without"]),
+        "without": _milliseconds(without),
+        "with": _milliseconds(beside_queries),
+        "beside_idle_work": _milliseconds(beside_idle_work),
+        "ratio": _ratios(beside_queries, without),
+        "ratio_spread": _spread(beside_queries, without),
+        "ratio_of_idle_work": _ratios(beside_idle_work, without),
     }
 
 
@@ -175,22 +171,32 @@ async def _append_at(
             tasks.create_task(one(number))
 
 
-def _medians(rounds: list[dict[str, float]]) -> Figures:
-    return {name: round(statistics.median(each[name] for each in rounds), 2) for name in rounds[0]}
-
-
-def _ratios(rounds: list[dict[str, float]], beside: list[dict[str, float]]) -> Figures:
-    """The median over the rounds of what each made of the one before it."""
+def _milliseconds(rounds: Sequence[_Round]) -> dict[str, float]:
+    """Medians and tails of all rounds together: of one alone, a single stall of the machine is its tail."""
+    appends = list(chain.from_iterable(each.append_seconds for each in rounds))
+    visible = list(chain.from_iterable(each.visible_seconds for each in rounds))
     return {
-        name: round(
-            statistics.median(
-                each[name] / max(other[name], 0.01) for each, other in zip(rounds, beside, strict=True)
-            ),
-            2,
-        )
-        for name in rounds[0]
+        "append_p50_ms": round(percentile(appends, 0.5) * 1e3, 2),
+        "append_p99_ms": round(percentile(appends, 0.99) * 1e3, 2),
+        "visible_p50_ms": round(percentile(visible, 0.5) * 1e3, 2),
+        "visible_p99_ms": round(percentile(visible, 0.99) * 1e3, 2),
     }
 
 
-def _milliseconds(seconds: list[float], share: float) -> float:
-    return round(percentile(seconds, share) * 1e3, 2)
+def _ratios(rounds: Sequence[_Round], others: Sequence[_Round]) -> dict[str, float]:
+    beside, alone = _milliseconds(rounds), _milliseconds(others)
+    return {name: round(beside[name] / max(alone[name], 0.01), 2) for name in beside}
+
+
+def _spread(rounds: Sequence[_Round], others: Sequence[_Round]) -> dict[str, list[float]]:
+    """The least and the greatest ratio when any one pair of rounds is left out: how much a single one decides."""
+    ratios = [
+        _ratios(_without(number, rounds) or rounds, _without(number, others) or others)
+        for number in range(len(rounds))
+    ]
+    by_name = {name: [each[name] for each in ratios] for name in ratios[0]}
+    return {name: [min(values), max(values)] for name, values in by_name.items()}
+
+
+def _without(number: int, rounds: Sequence[_Round]) -> list[_Round]:
+    return [*rounds[:number], *rounds[number + 1 :]]

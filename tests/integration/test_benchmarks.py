@@ -128,5 +128,6 @@ def test_a_standby_is_read_from_on_real_nodes_and_every_goal_is_judged() -> None
     assert figures["aggregate"]["sqlite_seconds"] > 0
     assert figures["aggregate"]["sqlite_written_for_it_seconds"] > 0
     assert figures["appends_beside_reads"]["appends_per_second_alone"] > 0
-    assert set(figures["appends_beside_queries"]["ratio"]) == set(figures["appends_beside_queries"]["with"])
+    beside = figures["appends_beside_queries"]
+    assert set(beside["ratio"]) == set(beside["ratio_spread"]) == set(beside["with"])
     assert {judged["outcome"] for judged in figures["goals"].values()} <= {"met", "missed"}

@@ -31,6 +31,7 @@ from replica.reading.sql.priority import NICENESS
 from replica.reading.sql.workers import SqlWorkers
 from tests.reading_shards import WrittenShards
 from tests.sqlite_attacks import DEAF, ENDLESS, TOO_MUCH
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -332,8 +333,7 @@ async def test_a_worker_that_died_while_idle_is_not_used(shard: Path) -> None:
     assert await rows(workers, shard, "SELECT 1") == [[1]]
     (worker,) = workers._all
     os.kill(worker._process.pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
-        await worker._process.wait()
+    await until(lambda: not worker.alive)
     assert await rows(workers, shard, "SELECT 1") == [[1]]
     await workers.close()
 
