@@ -2,7 +2,8 @@
 
 Rounds of three kinds take turns: nothing else; queries; and, as a measure of the machine, as many processes as the
 standby lets run such queries at once that do nothing but use a processor, with the priority of a query's worker.
-What these cost, anything costs that uses a processor there, however politely.
+What these cost, anything costs that uses a processor there, however politely: where client, primary and standbys
+share two processors, that is no small part. So the goals are about what queries cost beyond it.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ async def measure_latency_beside_queries(primary: str, standby: str, plan: LoadP
         "ratio": _ratios(beside_queries, without),
         "ratio_spread": _spread(beside_queries, without),
         "ratio_of_idle_work": _ratios(beside_idle_work, without),
+        "ratio_to_idle_work": _ratios(beside_queries, beside_idle_work),
+        "ratio_to_idle_work_spread": _spread(beside_queries, beside_idle_work),
     }
 
 
