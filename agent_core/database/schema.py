@@ -10,6 +10,8 @@ stroke, each index page then serving many entries. Readers use `entry_index` for
 short tail for the rest; the views `transcript` and `session_overview` do that for everyone. The indexes of the
 session list are over `folded_updated_at`, which only folding changes: an append touches none of them. Those by
 creation and by title also hold what a list can be filtered by, so that any filter reads nothing but the index.
+`session_text` knows which sessions hold three letters in a row (https://www.sqlite.org/fts5.html#the_trigram_tokenizer);
+it keeps no text, and only a new session touches it: titles and ids do not change.
 """
 
 from __future__ import annotations
@@ -115,11 +117,21 @@ _LIST_INDEXES = """
         ON sessions (title COLLATE NOCASE, session_id, workspace, status, model);
 """
 
+_TEXT_INDEX = """
+    CREATE VIRTUAL TABLE session_text USING fts5 (
+        title, session_id, content='', columnsize=0, detail=none, tokenize='trigram'
+    );
+    CREATE TRIGGER session_text_insert AFTER INSERT ON sessions
+        BEGIN INSERT INTO session_text (rowid, title, session_id) VALUES (new.id, new.title, new.session_id); END;
+    INSERT INTO session_text (rowid, title, session_id) SELECT id, title, session_id FROM sessions;
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(_SESSION_TABLES),
     Migration(workspace=DOCUMENT_TABLES),
     Migration(_LIST_INDEXES),
     Migration(workspace=SOURCE_TABLE),
+    Migration(_TEXT_INDEX),
 )
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import orjson
+
 from agent_core.database.build import Connection
 from agent_core.errors import InvalidRequest
 from replica.reading.paging import Direction, PageKey, SessionOrder, SessionSort
 from replica.reading.queries import ITEM_OVERHEAD_BYTES, MAX_PAGE_BYTES, SessionOverview
+from replica.reading.text_search import sessions_with
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
@@ -73,25 +76,48 @@ class SessionFilter:
 
 
 _TAIL = "(SELECT first_entry FROM entry_tail)"
+_COLUMNS = "session_id, workspace, title, status, provider, model, parent_session_id, created_at"
 
-_MOVING_SESSIONS = (
-    "SELECT session_id, workspace, title, status, provider, model, parent_session_id, created_at,"  # noqa: S608 - constants
-    " max(folded_updated_at, tail_updated_at) AS updated_at, folded_entry_count + tail_entry_count,"
+
+class _Source(NamedTuple):
+    """Sessions of one shard, to which filters, an order and a limit are added.
+
+    Attributes:
+        select: The columns of a `SessionOverview`, and where they come from.
+        updated_at: The expression for the last update.
+        parameters: What `select` is given.
+        condition: What holds for all of them; empty: nothing more than `select` says.
+    """
+
+    select: str
+    updated_at: str
+    parameters: tuple[object, ...] = ()
+    condition: str = ""
+
+
+_MOVING_UPDATE = "max(folded_updated_at, tail_updated_at)"
+_MOVING = _Source(
+    f"SELECT {_COLUMNS}, {_MOVING_UPDATE} AS updated_at, folded_entry_count + tail_entry_count,"  # noqa: S608 - constants
     " CAST(metadata AS BLOB)"
     " FROM (SELECT session, count(*) AS tail_entry_count, max(created_at) AS tail_updated_at FROM entries"
-    f"       WHERE id >= {_TAIL} GROUP BY session) tail CROSS JOIN sessions s ON s.id = tail.session"
+    f"       WHERE id >= {_TAIL} GROUP BY session) tail CROSS JOIN sessions s ON s.id = tail.session",
+    _MOVING_UPDATE,
 )
 """Sessions with entries in the tail: at most as many as the tail has entries, in no order."""
 
-_SETTLED_SESSIONS = (
-    "SELECT session_id, workspace, title, status, provider, model, parent_session_id, created_at,"
-    " folded_updated_at AS updated_at, folded_entry_count, CAST(metadata AS BLOB) FROM sessions s"
+_SETTLED = _Source(
+    f"SELECT {_COLUMNS}, folded_updated_at AS updated_at, folded_entry_count,"  # noqa: S608 - as above
+    " CAST(metadata AS BLOB) FROM sessions s",
+    "folded_updated_at",
+    condition=f"s.id NOT IN (SELECT session FROM entries WHERE id >= {_TAIL})",  # noqa: S608 - as above
 )
-_SETTLED = f"s.id NOT IN (SELECT session FROM entries WHERE id >= {_TAIL})"  # noqa: S608 - a constant
 """All other sessions: what the indexes say of them is all there is, so that a page costs its own rows only."""
 
-_MOVING_UPDATE = "max(folded_updated_at, tail_updated_at)"
-_SETTLED_UPDATE = "folded_updated_at"
+
+def _settled_among(rows: Sequence[int]) -> _Source:
+    """Those of them that are among `rows`, whose number decides what that costs."""
+    select = f"{_SETTLED.select.removesuffix('sessions s')}json_each(?) CROSS JOIN sessions s ON s.id = value"
+    return _SETTLED._replace(select=select, parameters=(orjson.dumps(rows).decode(),))
 
 
 def likely_share(page_size: int, shards: int) -> int:
@@ -104,17 +130,16 @@ def sessions_of_shard(
     connection: Connection, wanted: SessionFilter, order: SessionOrder, after: PageKey | None, page_size: int
 ) -> SessionPage:
     """The first sessions of one shard after a key, at most `page_size`."""
+    found = sessions_with(connection, wanted.text)
+    if found == []:
+        return NO_SESSIONS
     sessions: list[SessionOverview] = []
-    for statement, updated_at, settled in (
-        (_MOVING_SESSIONS, _MOVING_UPDATE, None),
-        (_SETTLED_SESSIONS, _SETTLED_UPDATE, _SETTLED),
-    ):
-        conditions, parameters = _conditions(wanted, order, after, updated_at)
-        if settled is not None:
-            conditions.append(settled)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    for source in (_MOVING, _SETTLED if found is None else _settled_among(found)):
+        conditions, parameters = _conditions(wanted, order, after, source.updated_at)
+        where = " AND ".join(filter(None, [*conditions, source.condition])) or "true"
         rows = connection.execute(
-            f"{statement}{where} ORDER BY {_ordering(order, updated_at)} LIMIT ?", (*parameters, page_size + 1)
+            f"{source.select} WHERE {where} ORDER BY {_ordering(order, source.updated_at)} LIMIT ?",
+            (*source.parameters, *parameters, page_size + 1),
         )
         sessions.extend(map(SessionOverview._make, rows))
     return session_page(order.sorted(sessions), page_size)
