@@ -11,7 +11,7 @@ short tail for the rest; the views `transcript` and `session_overview` do that f
 session list are over `folded_updated_at`, which only folding changes: an append touches none of them. Those by
 creation and by title also hold what a list can be filtered by, so that any filter reads nothing but the index.
 `session_text` knows which sessions hold three letters in a row (https://www.sqlite.org/fts5.html#the_trigram_tokenizer);
-it keeps no text, and only a new session touches it: titles and ids do not change.
+it keeps no text of its own, and only a new session touches it: titles and ids do not change.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ _LIST_INDEXES = """
 
 _TEXT_INDEX = """
     CREATE VIRTUAL TABLE session_text USING fts5 (
-        title, session_id, content='', columnsize=0, detail=none, tokenize='trigram'
+        title, session_id, content='sessions', content_rowid='id', columnsize=0, detail=none, tokenize='trigram'
     );
     CREATE TRIGGER session_text_insert AFTER INSERT ON sessions
         BEGIN INSERT INTO session_text (rowid, title, session_id) VALUES (new.id, new.title, new.session_id); END;

@@ -108,6 +108,8 @@ class TopApp(App[None]):
 
     def draw(self) -> None:
         """Show what was heard; while paused, what had been heard then."""
+        if not self._base.query("#summary"):
+            return  # The screen is not made yet, or is taken down already: a timer or a new size came then.
         now = self._clock()
         if self._paused_at is None:
             self._observe(now)

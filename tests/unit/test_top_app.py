@@ -148,6 +148,13 @@ async def test_a_question_mark_shows_the_keys_and_columns() -> None:
     assert subject.app.return_code == 0
 
 
+async def test_a_picture_that_is_due_while_the_screen_comes_or_goes_is_left_out() -> None:
+    async with stage() as subject:
+        await subject.app.screen.query("*").remove()
+        subject.app.draw()
+    assert subject.app.return_code is None
+
+
 async def test_a_failure_of_what_listens_ends_the_application() -> None:
     async def fails() -> None:
         raise RuntimeError("the ear is deaf")
