@@ -105,9 +105,9 @@ _MOVING = _Source(
 )
 """Sessions with entries in the tail: at most as many as the tail has entries, in no order."""
 
+_SETTLED_COLUMNS = f"SELECT {_COLUMNS}, folded_updated_at AS updated_at, folded_entry_count, CAST(metadata AS BLOB)"
 _SETTLED = _Source(
-    f"SELECT {_COLUMNS}, folded_updated_at AS updated_at, folded_entry_count,"  # noqa: S608 - as above
-    " CAST(metadata AS BLOB) FROM sessions s",
+    f"{_SETTLED_COLUMNS} FROM sessions s",
     "folded_updated_at",
     condition=f"s.id NOT IN (SELECT session FROM entries WHERE id >= {_TAIL})",  # noqa: S608 - as above
 )
@@ -116,8 +116,10 @@ _SETTLED = _Source(
 
 def _settled_among(rows: Sequence[int]) -> _Source:
     """Those of them that are among `rows`, whose number decides what that costs."""
-    select = f"{_SETTLED.select.removesuffix('sessions s')}json_each(?) CROSS JOIN sessions s ON s.id = value"
-    return _SETTLED._replace(select=select, parameters=(orjson.dumps(rows).decode(),))
+    return _SETTLED._replace(
+        select=f"{_SETTLED_COLUMNS} FROM json_each(?) CROSS JOIN sessions s ON s.id = value",
+        parameters=(orjson.dumps(rows).decode(),),
+    )
 
 
 def likely_share(page_size: int, shards: int) -> int:
