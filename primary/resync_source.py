@@ -257,14 +257,14 @@ class OutgoingPages:
 
     def take(self) -> pb.ResyncResponse:
         """One message with all that waits: at most 1 MiB before compression."""
-        message = pb.ResyncPages(
-            page_numbers=struct.pack(f">{len(self.numbers)}I", *self.numbers),
-            pages=zstandard.compress(b"".join(self._images), COMPRESSION_LEVEL),
-        )
+        # Filled in place, as the records of a stream are.
+        message = pb.ResyncResponse()
+        message.pages.page_numbers = struct.pack(f">{len(self.numbers)}I", *self.numbers)
+        message.pages.pages = zstandard.compress(b"".join(self._images), COMPRESSION_LEVEL)
         self.sent += len(self.numbers)
         self.numbers = []
         self._images = []
-        return pb.ResyncResponse(pages=message)
+        return message
 
 
 def check_hashes(request: pb.ResyncRequest, seen: int, claimed_count: int) -> list[bytes]:

@@ -385,33 +385,31 @@ class StandbyStreams:
         progress = stream.progress
         committed_lsn, last_lsn = self._committed(), self._log.epochs.last.lsn
         progress.saw_log_end(last_lsn, self._loop.time())
-        records = pb.Records(
-            epoch=self._identity.epoch,
-            first_lsn=block.first_lsn if block else 0,
-            records=block.data if block else b"",
-            committed_lsn=committed_lsn,
-            last_lsn=last_lsn,
-            bytes_behind=self._log.bytes_after(progress.sent_lsn),
-            sent_at_us=int(self._loop.time() * 1e6),
-        )
-        if block is not None and self._traces is not None:
-            records.traces.extend(self._traces(progress.node, block.first_lsn, block.last_lsn))
+        # Filled in place: a message that is handed to another is copied, through memory that the kernel clears.
+        message = pb.FromPrimary()
+        records = message.records
+        records.epoch = self._identity.epoch
+        if block is not None:
+            records.first_lsn, records.records = block.first_lsn, block.data
+            if self._traces is not None:
+                records.traces.extend(self._traces(progress.node, block.first_lsn, block.last_lsn))
+        records.committed_lsn, records.last_lsn = committed_lsn, last_lsn
+        records.bytes_behind = self._log.bytes_after(progress.sent_lsn)
+        records.sent_at_us = int(self._loop.time() * 1e6)
         stream.told_committed_lsn, stream.told_last_lsn = committed_lsn, last_lsn
         self.counters.messages += 1
-        await stream.context.write(pb.FromPrimary(records=records))
+        await stream.context.write(message)
 
     async def _send_parts(self, stream: _Stream, block: Block) -> None:
         """Send one record that is too large for a message."""
         for offset in range(0, len(block.data), self._settings.message_bytes):
-            part = pb.RecordPart(
-                epoch=self._identity.epoch,
-                lsn=block.first_lsn,
-                total_bytes=len(block.data),
-                offset=offset,
-                data=block.data[offset : offset + self._settings.message_bytes],
-            )
+            message = pb.FromPrimary()
+            part = message.part
+            part.epoch, part.lsn = self._identity.epoch, block.first_lsn
+            part.total_bytes, part.offset = len(block.data), offset
+            part.data = block.data[offset : offset + self._settings.message_bytes]
             self.counters.messages += 1
-            await stream.context.write(pb.FromPrimary(part=part))
+            await stream.context.write(message)
 
     def _progress_of(self, node: str) -> StandbyProgress:
         progress = self._progress.get(node)

@@ -409,7 +409,7 @@ class StandbyGroup:
             shards = self._thread.owned
             staged, began = self._staged(), self._loop.time()
             outcome: Round = await self._thread.run(shards.apply, self.applied, self.committed_lsn)
-            self._pace.worked(began, outcome.processor_seconds)
+            self._pace.worked(began, outcome.transactions)
             self.counters.rounds += 1
             for shard in staged.keys() - self._staged().keys() - {outcome.resync_shard}:
                 log.info("staged resync installed", shard=shard, position=str(staged[shard].position))
