@@ -7,7 +7,7 @@ TRANSACTIONS_PER_SECOND = 1250
 
 A thousand appends a second, of which some share a transaction, are applied as they are committed. As many as three
 nodes on two cores take come faster than that: with rounds that gather, the standbys spend so much less of the cores
-on each that a seventh more are acknowledged.
+on each that a tenth more are acknowledged.
 """
 LONGEST_REST_SECONDS = 0.05
 """However fast they come, no reader waits longer for a round to begin."""
