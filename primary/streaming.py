@@ -385,7 +385,7 @@ class StandbyStreams:
         progress = stream.progress
         committed_lsn, last_lsn = self._committed(), self._log.epochs.last.lsn
         progress.saw_log_end(last_lsn, self._loop.time())
-        # Filled in place: a message that is handed to another is copied, through memory that the kernel clears.
+        # Filled in place, as a part is: a message that is handed to another is copied, with all its bytes.
         message = pb.FromPrimary()
         records = message.records
         records.epoch = self._identity.epoch
